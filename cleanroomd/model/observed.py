@@ -1,0 +1,135 @@
+"""What is: facts about the enclosure at one instant, gathered by the effects and judged by pure code.
+
+Instants are CLOCK_BOOTTIME seconds, sizes are bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cleanroomd.model.plan import StartKind
+from cleanroomd.model.posture import Proof
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface as udev and the kernel describe it."""
+
+    name: str
+    mac: str
+    path: str = ""
+    """udev's ID_PATH; empty for virtual interfaces and where no udevd runs."""
+    up: bool = False
+    carrier: bool = False
+    addresses: frozenset[str] = frozenset()
+    """IPv4 addresses in CIDR notation."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFacts:
+    """A disk of the vault as found; `problem` says in words why it cannot be used, if it cannot."""
+
+    name: str
+    problem: str = ""
+    data_as_of: float | None = None
+    """Unix time of the newest data on it."""
+
+
+class MachinePhase(StrEnum):
+    PAUSED = "paused"
+    """QEMU runs, the guest has executed no instruction."""
+    RUNNING = "running"
+    DEAD = "dead"
+    """The process is gone; its record is kept until the failure has been accounted for."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """A QEMU process of ours, launched or adopted."""
+
+    service: str
+    pid: int
+    phase: MachinePhase
+    start: StartKind
+    attempt: int
+    """1 for the first attempt of this power-on."""
+    memory: int
+    launched_at: float
+    running_at: float | None = None
+    ready_at: float | None = None
+    """First moment at which every probe had answered; survives a restart of the daemon."""
+    proof: str = ""
+    """The answers that made it ready, in words."""
+    death: str = ""
+    """Why a DEAD machine died, with the last words of QEMU or of the guest's console."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFacts:
+    """The newest answer of a service's probes since its machine runs."""
+
+    ok: bool
+    detail: str
+    """In words: "C-ECHO 0x0000" or "waiting for HTTP 200 on /login"."""
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayFacts:
+    """The crisis overlays of a service; `marked` says that its machine may have written to them."""
+
+    exists: bool = False
+    marked: bool = False
+
+
+class Intent(StrEnum):
+    """What the operator asked for; persisted, so that a restarted daemon goes on with it."""
+
+    RUN = "run"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the machines may use in all. `memory` excludes what the enclosure keeps for itself."""
+
+    memory: int
+    slots: int
+    """Machines that may start cold at the same time."""
+    overhead: int = 0
+    """Memory that each QEMU takes beside its guest's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    now: float
+    power_on: float
+    capacity: Capacity
+    interfaces: tuple[Interface, ...] = ()
+    taps: frozenset[str] = frozenset()
+    """Names of the persistent taps that exist."""
+    proof: Proof | None = None
+    """The newest proof, None when the rules in force are not known to be ours."""
+    isolation_problem: str = ""
+    """Why the rules could not be applied or proven, in words; empty when they were."""
+    rules_retry_at: float = 0.0
+    """No further attempt at the rules before this instant, after one has failed."""
+    foreign_changes: int = 0
+    disks: Mapping[str, DiskFacts] = field(default_factory=dict)
+    overlays: Mapping[str, OverlayFacts] = field(default_factory=dict)
+    machines: Mapping[str, MachineFacts] = field(default_factory=dict)
+    probes: Mapping[str, ProbeFacts] = field(default_factory=dict)
+    watched: frozenset[str] = frozenset()
+    """Services whose probes run at this moment."""
+    failures: Mapping[str, tuple[Failure, ...]] = field(default_factory=dict)
+    intents: Mapping[str, Intent] = field(default_factory=dict)
+    busy: Mapping[str, str] = field(default_factory=dict)
+    """Service -> the step that is under way for it; nothing further is planned for it meanwhile."""
+    durations: Mapping[str, float] = field(default_factory=dict)
+    """Service -> seconds from first instruction to ready, as measured last."""

@@ -1,0 +1,203 @@
+"""The recovery plan as frozen types, after every check has passed.
+
+Sizes are bytes, durations are seconds, MAC addresses are lower-case with colons.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+UPLINK = "uplink"
+"""The port of the compromised network. Its name is reserved: no flow may name it."""
+
+
+class DiskKind(StrEnum):
+    SYSTEM = "system"
+    DATA = "data"
+
+
+class StartKind(StrEnum):
+    WARM = "warm"
+    COLD = "cold"
+
+
+class Firmware(StrEnum):
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class Protocol(StrEnum):
+    TCP = "tcp"
+    UDP = "udp"
+
+
+@dataclass(frozen=True, slots=True)
+class Enclosure:
+    name: str
+    language: str = "fr"
+    rto: float | None = None
+    """Target time from power-on to the last required service ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A physical network port, recognised by permanent MAC or by udev path, never by kernel name."""
+
+    name: str
+    mac: str | None = None
+    path: str | None = None
+    address: IPv4Interface | None = None
+    gateway: IPv4Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DhcpRange:
+    first: IPv4Address
+    last: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """Clean equipment behind a port: `address` is the enclosure's own there, its network is who may speak."""
+
+    name: str
+    port: str
+    address: IPv4Interface
+    vlan: int | None = None
+    dhcp: DhcpRange | None = None
+
+    @property
+    def network(self) -> IPv4Network:
+        return self.address.network
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    name: str
+    kind: DiskKind = DiskKind.SYSTEM
+
+
+@dataclass(frozen=True, slots=True)
+class HttpProbe:
+    """Ready when a GET of `path` answers the status `expect` and a body that contains `contains`."""
+
+    port: int
+    path: str = "/"
+    tls: bool = False
+    expect: int = 200
+    contains: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpProbe:
+    """Ready when `expect` is read after `send` was written; a bare connection proves nothing."""
+
+    port: int
+    expect: bytes
+    send: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresProbe:
+    """Ready when the server answers a start-up message as a server that accepts connections does."""
+
+    port: int = 5432
+    database: str = "postgres"
+    user: str = "postgres"
+
+
+@dataclass(frozen=True, slots=True)
+class MllpProbe:
+    """Ready when an HL7 v2 message (MSH-11 = T) gets an acknowledgement code in `accept`."""
+
+    port: int = 2575
+    message: str = ""
+    """HL7 v2 text, segments separated by newlines; empty for a minimal test message."""
+    accept: tuple[str, ...] = ("AA", "CA")
+
+
+@dataclass(frozen=True, slots=True)
+class DicomProbe:
+    """Ready when a C-ECHO to the application entity `aet` returns status 0x0000."""
+
+    port: int = 104
+    aet: str = "ANY-SCP"
+    calling_aet: str = "CLEANROOM"
+
+
+Probe = HttpProbe | TcpProbe | PostgresProbe | MllpProbe | DicomProbe
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One machine of critical care, as the plan describes it."""
+
+    name: str
+    title: str
+    priority: int
+    """1 (first) to 5."""
+    address: IPv4Address
+    mac: str
+    memory: int
+    memory_min: int
+    """Least memory the service still runs with; equal to `memory` when the plan gives none."""
+    disks: tuple[Disk, ...]
+    ready: tuple[Probe, ...]
+    gateway: IPv4Address | None = None
+    required: bool = False
+    depends_on: tuple[str, ...] = ()
+    cpus: int = 1
+    firmware: Firmware = Firmware.BIOS
+    start: StartKind = StartKind.COLD
+    role: str = ""
+    guest_agent: bool = False
+    ready_timeout: float = 300.0
+    retries: int = 2
+    shutdown_timeout: float = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Connections that `origin` (zone or service) may open to `to` (zone or service) once `to` is ready."""
+
+    origin: str
+    to: str
+    tcp: tuple[int, ...] = ()
+    udp: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a lease may open towards the uplink, for `longest` seconds at most."""
+
+    name: str
+    origin: str
+    to: IPv4Address
+    tcp: tuple[int, ...]
+    longest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    enclosure: Enclosure
+    ports: tuple[Port, ...]
+    zones: tuple[Zone, ...]
+    services: tuple[Service, ...]
+    flows: tuple[Flow, ...] = ()
+    windows: tuple[Window, ...] = ()
+    digest: str = ""
+    """SHA-256 of the file that the plan was read from, in hexadecimal."""
+
+    def service(self, name: str) -> Service:
+        """The service called `name`; KeyError if the plan has none."""
+        for service in self.services:
+            if service.name == name:
+                return service
+        raise KeyError(name)
+
+    def zone(self, name: str) -> Zone:
+        """The zone called `name`; KeyError if the plan has none."""
+        for zone in self.zones:
+            if zone.name == name:
+                return zone
+        raise KeyError(name)

@@ -1,0 +1,1 @@
+"""What should be, and the steps that lead there: pure, synchronous, deterministic."""

@@ -1,0 +1,139 @@
+"""A whole restoration played through in thought: what a dry run prints, and what the order is tested with."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from cleanroomd.model.observed import (
+    Failure,
+    Interface,
+    MachineFacts,
+    MachinePhase,
+    Observed,
+    OverlayFacts,
+    ProbeFacts,
+)
+from cleanroomd.model.posture import Proof
+from cleanroomd.model.steps import (
+    ApplyRules,
+    DeclareReady,
+    FailAttempt,
+    LaunchMachine,
+    MakeTap,
+    RunMachine,
+    SetLink,
+    Step,
+    StopMachine,
+    UnwatchReadiness,
+    WatchReadiness,
+)
+from cleanroomd.restore.estimate import assumed_duration
+from cleanroomd.restore.order import Outline
+from cleanroomd.restore.reconcile import reconcile
+
+Duration = Callable[[str, int], float | None]
+"""Service and attempt -> seconds from first instruction to a correct answer; None if it never answers."""
+
+
+def rehearse(outline: Outline, observed: Observed, duration: Duration | None = None) -> Iterator[tuple[float, Step]]:
+    """Every step with its instant, until nothing is left to do.
+
+    `duration` defaults to what was measured before or is assumed. Steps succeed at once; time passes only
+    while machines boot and while back-offs last.
+    """
+    take = duration or (lambda name, _attempt: assumed_duration(outline, observed, name))
+    while True:
+        turn = reconcile(outline, observed)
+        for step in turn.steps:
+            yield observed.now, step
+            observed = outcome(step, observed)
+        if turn.steps:
+            continue
+        instants = [] if turn.wake_at is None else [turn.wake_at]
+        answers = {}
+        for name, machine in observed.machines.items():
+            if machine.phase is MachinePhase.RUNNING and machine.ready_at is None and machine.running_at is not None:
+                seconds = take(name, machine.attempt)
+                if seconds is not None:
+                    answers[name] = machine.running_at + seconds
+        instants.extend(answers.values())
+        if not instants:
+            return
+        observed = replace(observed, now=max(observed.now, min(instants)))
+        ready = {name for name, at in answers.items() if at <= observed.now}
+        probes = {name: ProbeFacts(ok=True, detail="answered", at=observed.now) for name in ready}
+        observed = replace(observed, probes={**observed.probes, **probes})
+
+
+def outcome(step: Step, observed: Observed) -> Observed:
+    """What is observed once `step` has succeeded."""
+    match step:
+        case MakeTap():
+            return replace(observed, taps=observed.taps | {step.interface})
+        case ApplyRules():
+            generation = observed.proof.generation + 1 if observed.proof else 1
+            return replace(observed, proof=Proof(step.posture, generation, "", observed.now))
+        case SetLink():
+            return replace(
+                observed,
+                interfaces=tuple(
+                    _set(interface, step) if interface.name == step.interface else interface
+                    for interface in observed.interfaces
+                ),
+            )
+        case WatchReadiness():
+            return replace(observed, watched=observed.watched | {step.service})
+        case UnwatchReadiness():
+            return replace(observed, watched=observed.watched - {step.service})
+        case _:
+            return _machine_outcome(step, observed)
+
+
+def _machine_outcome(
+    step: LaunchMachine | RunMachine | DeclareReady | FailAttempt | StopMachine, observed: Observed
+) -> Observed:
+    name = step.service
+    now = observed.now
+    machine = observed.machines.get(name)
+    match step:
+        case LaunchMachine():
+            facts = MachineFacts(name, 0, MachinePhase.PAUSED, step.start, step.attempt, step.memory, now)
+            before = observed.overlays.get(name, OverlayFacts())
+            overlay = replace(before, exists=True)
+            return _with(observed, name, facts, overlays={**observed.overlays, name: overlay})
+        case RunMachine() if machine is not None:
+            overlays = {**observed.overlays, name: OverlayFacts(exists=True, marked=True)}
+            running = replace(machine, phase=MachinePhase.RUNNING, running_at=now)
+            return _with(observed, name, running, overlays=overlays, probes=_without(observed.probes, name))
+        case DeclareReady() if machine is not None:
+            ready = replace(machine, ready_at=now, proof=step.proof)
+            return _with(observed, name, ready, failures=_without(observed.failures, name))
+        case FailAttempt():
+            failures = (*observed.failures.get(name, ()), Failure(now, step.reason))
+            gone = _gone(observed, name)
+            return replace(gone, failures={**observed.failures, name: failures})
+        case StopMachine():
+            return _gone(observed, name)
+        case _:
+            return observed
+
+
+def _gone(observed: Observed, name: str) -> Observed:
+    return replace(
+        observed,
+        machines=_without(observed.machines, name),
+        probes=_without(observed.probes, name),
+        watched=observed.watched - {name},
+    )
+
+
+def _with(observed: Observed, name: str, facts: MachineFacts, **changes: Any) -> Observed:
+    return replace(observed, machines={**observed.machines, name: facts}, **changes)
+
+
+def _without(mapping: Any, name: str) -> Any:
+    return {key: value for key, value in mapping.items() if key != name}
+
+
+def _set(interface: Interface, step: SetLink) -> Interface:
+    return replace(interface, up=step.up, carrier=step.up, addresses=frozenset(step.addresses))

@@ -1,0 +1,94 @@
+"""Random recovery plans and what is observed of an enclosure, for hypothesis."""
+
+from ipaddress import IPv4Address, IPv4Interface
+
+from cleanroomd.model.observed import Capacity, DiskFacts, Interface, Observed
+from cleanroomd.model.plan import Disk, Enclosure, Flow, Plan, Port, Service, TcpProbe, Zone
+from hypothesis import strategies as st
+
+MIB = 1 << 20
+CARE = Interface("care0", "52:54:00:00:00:02")
+UPLINK = Interface("uplink0", "52:54:00:00:00:01")
+
+
+def service(
+    name: str,
+    *,
+    number: int = 1,
+    priority: int = 1,
+    required: bool = True,
+    depends_on: tuple[str, ...] = (),
+    memory: int = 512 * MIB,
+    memory_min: int | None = None,
+    retries: int = 1,
+) -> Service:
+    return Service(
+        name=name,
+        title=name,
+        priority=priority,
+        address=IPv4Address("10.1.0.0") + number,
+        mac=f"52:54:00:01:{number >> 8:02x}:{number & 255:02x}",
+        memory=memory,
+        memory_min=memory if memory_min is None else memory_min,
+        disks=(Disk(f"{name}-system"),),
+        ready=(TcpProbe(80, b"ok"),),
+        required=required,
+        depends_on=depends_on,
+        retries=retries,
+    )
+
+
+def plan(*services: Service, flows: tuple[Flow, ...] = ()) -> Plan:
+    return Plan(
+        enclosure=Enclosure("test"),
+        ports=(Port("uplink", mac=UPLINK.mac), Port("care", mac=CARE.mac)),
+        zones=(Zone("workstations", "care", IPv4Interface("10.77.0.1/24")),),
+        services=services,
+        flows=flows,
+    )
+
+
+def observed(of: Plan, *, memory: int = 1 << 40, slots: int = 2) -> Observed:
+    return Observed(
+        now=1000.0,
+        power_on=1000.0,
+        capacity=Capacity(memory, slots),
+        interfaces=(CARE, UPLINK),
+        disks={disk.name: DiskFacts(disk.name) for each in of.services for disk in each.disks},
+    )
+
+
+@st.composite
+def plans(draw: st.DrawFn, *, largest: int = 8) -> Plan:
+    """Plans without cycles: each service depends on some of those before it, in shuffled order."""
+    count = draw(st.integers(1, largest))
+    made = []
+    for number in range(count):
+        needs = draw(st.sets(st.integers(0, number - 1), max_size=3)) if number else set()
+        memory = draw(st.integers(1, 8)) * 128 * MIB
+        made.append(
+            service(
+                f"s{number}",
+                number=number + 1,
+                priority=draw(st.integers(1, 5)),
+                required=draw(st.booleans()),
+                depends_on=tuple(f"s{other}" for other in sorted(needs)),
+                memory=memory,
+                memory_min=draw(st.sampled_from([memory, memory // 2])),
+                retries=draw(st.integers(0, 2)),
+            )
+        )
+    order = draw(st.permutations(made))
+    names = [each.name for each in made]
+    flows = draw(
+        st.lists(
+            st.builds(
+                lambda origin, to, port: Flow(origin, to, tcp=(port,)),
+                st.sampled_from(["workstations", *names]),
+                st.sampled_from(names),
+                st.integers(1, 65535),
+            ).filter(lambda flow: flow.origin != flow.to),
+            max_size=6,
+        )
+    )
+    return plan(*order, flows=tuple(flows))
