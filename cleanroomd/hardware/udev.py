@@ -1,0 +1,77 @@
+"""Network devices as udev knows them; the one module that touches pyudev."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyudev
+
+_UDEVD_CONTROL = Path("/run/udev/control")
+_ARPHRD_ETHER = "1"  # linux/if_arp.h
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkDevice:
+    """An Ethernet interface: kernel name, MAC in lower case, udev's ID_PATH ("" where no udevd runs)."""
+
+    name: str
+    mac: str
+    path: str
+
+
+def network_devices() -> tuple[NetworkDevice, ...]:
+    """Every Ethernet interface of this network namespace, by name.
+
+    A device that vanishes while it is read is left out; its own event follows.
+    """
+    found = []
+    for device in pyudev.Context().list_devices(subsystem="net"):
+        try:
+            if device.attributes.asstring("type").strip() != _ARPHRD_ETHER:
+                continue
+            mac = device.attributes.asstring("address").strip().lower()
+        except (KeyError, OSError, UnicodeDecodeError):
+            continue
+        found.append(NetworkDevice(device.sys_name, mac, device.properties.get("ID_PATH", "")))
+    return tuple(sorted(found, key=lambda device: device.name))
+
+
+class DeviceWatch:
+    """Calls `on_event(description)` in the running loop whenever a network device comes, goes or changes.
+
+    Listens to udevd where it runs, so that its properties are there, and to the kernel where it does not.
+    """
+
+    def __init__(self, on_event: Callable[[str], None]) -> None:
+        self._on_event = on_event
+        source = "udev" if _UDEVD_CONTROL.exists() else "kernel"
+        self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source=source)
+        self._monitor.filter_by("net")
+
+    def __enter__(self) -> Self:
+        self._monitor.start()
+        asyncio.get_running_loop().add_reader(self._monitor.fileno(), self._drain)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        asyncio.get_running_loop().remove_reader(self._monitor.fileno())
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                device = self._monitor.poll(timeout=0)
+            except OSError as error:
+                # ENOBUFS: events were lost. What they said is in sysfs, and every round reads that afresh.
+                self._on_event(f"udev events lost ({error.strerror})")
+                return
+            if device is None:
+                return
+            self._on_event(f"udev {device.action} {device.sys_name}")

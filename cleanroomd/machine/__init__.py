@@ -1,0 +1,1 @@
+"""Virtual machines: QEMU processes that outlive the daemon."""

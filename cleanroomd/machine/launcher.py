@@ -1,0 +1,379 @@
+"""Machines as direct child processes in a session of their own: the launcher where PID 1 is not systemd.
+
+Each machine has a run directory: a lock that lives exactly as long as its QEMU, sockets bound before QEMU
+starts, its console and QEMU's own words, and a record from which a restarted daemon goes on.
+"""
+
+import asyncio
+import fcntl
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from cleanroomd.durable import read_json, write_json
+from cleanroomd.errors import CleanroomError, MachineError
+from cleanroomd.machine import process
+from cleanroomd.machine.arguments import DiskImage, Handles, qemu_arguments
+from cleanroomd.machine.monitor import Monitor
+from cleanroomd.model.observed import MachineFacts, MachinePhase
+from cleanroomd.model.plan import Service, StartKind
+
+_CONSOLE_LIMIT = 1 << 20
+_QUIT_GRACE = 5.0
+_KILL_GRACE = 30.0
+_PRESS_AGAIN = 10.0
+_LONGEST_SOCKET_PATH = 107  # sun_path less its terminator, unix(7)
+
+
+def now() -> float:
+    """CLOCK_BOOTTIME, seconds."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(slots=True)
+class _Machine:
+    facts: MachineFacts
+    directory: Path
+    pidfd: int
+    gone: asyncio.Event
+    child: subprocess.Popen[bytes] | None = None
+    monitor: Monitor | None = None
+
+
+class Launcher:
+    """All machines of one enclosure. `on_change(description)` is called whenever one of them dies."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        accelerator: str,
+        on_change: Callable[[str], None],
+        open_tap: Callable[[str], int],
+        qemu: str = "qemu-system-x86_64",
+    ) -> None:
+        self._directory = directory
+        self._accelerator = accelerator
+        self._on_change = on_change
+        self._open_tap = open_tap
+        self._qemu = qemu
+        self._machines: dict[str, _Machine] = {}
+
+    def facts(self) -> dict[str, MachineFacts]:
+        return {name: machine.facts for name, machine in self._machines.items()}
+
+    def resident_memory(self) -> int:
+        """Bytes that all machines hold at this moment."""
+        return sum(process.resident_memory(machine.facts.pid) for machine in self._machines.values())
+
+    async def launch(
+        self,
+        service: Service,
+        *,
+        tap: str,
+        disks: tuple[DiskImage, ...],
+        memory: int,
+        start: StartKind,
+        attempt: int,
+    ) -> None:
+        """Start QEMU with its guest paused before the first instruction; MachineError if that does not work."""
+        directory = self._directory / service.name
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with ExitStack() as handles:
+            lock = _lock(handles, directory, service.name)
+            for stale in ("pid", "qemu.log", "machine.json", "console.log"):
+                (directory / stale).unlink(missing_ok=True)
+            fds = Handles(
+                tap=_closing(handles, self._tap(service, tap)),
+                qmp=_listen(handles, directory / "qmp.sock"),
+                tools=_listen(handles, directory / "tools.sock"),
+                agent=_listen(handles, directory / "agent.sock"),
+            )
+            arguments = qemu_arguments(
+                service,
+                memory=memory,
+                disks=disks,
+                directory=directory,
+                accelerator=self._accelerator,
+                handles=fds,
+            )
+            child = self._spawn(service.name, directory, arguments, (lock, *asdict(fds).values()))
+        facts = MachineFacts(service.name, child.pid, MachinePhase.PAUSED, start, attempt, memory, launched_at=now())
+        machine = self._watch(facts, directory, os.pidfd_open(child.pid), child)
+        self._record(machine)
+        try:
+            machine.monitor = await Monitor.connect(service.name, directory / "qmp.sock")
+        except MachineError as error:
+            if machine.gone.is_set():
+                raise MachineError(f"cannot start {service.name}: {machine.facts.death}") from error
+            process.kill(machine.pidfd)
+            raise
+
+    async def run(self, service: str) -> None:
+        """Let the guest execute its first instruction, and record when."""
+        machine = self._machines[service]
+        if machine.monitor is None:
+            machine.monitor = await Monitor.connect(service, machine.directory / "qmp.sock")
+        await machine.monitor.execute("cont")
+        machine.facts = replace(machine.facts, phase=MachinePhase.RUNNING, running_at=now())
+        self._record(machine)
+
+    def declare_ready(self, service: str, proof: str) -> None:
+        """Record that `service` answered correctly; a restarted daemon then keeps its flows open."""
+        machine = self._machines[service]
+        machine.facts = replace(machine.facts, ready_at=now(), proof=proof)
+        self._record(machine)
+
+    async def stop(self, service: str, grace: float) -> str:
+        """Power the guest down, press again while it ignores that, and end QEMU after `grace` seconds.
+
+        Returns how it went, in words; a machine that is gone already is forgotten.
+        """
+        machine = self._machines.get(service)
+        if machine is None:
+            return "was not running"
+        began = now()
+        graceful = False
+        if machine.facts.phase is MachinePhase.RUNNING:
+            graceful = await self._power_down(machine, began + grace)
+        if not machine.gone.is_set():
+            await self._end(machine)
+        self.forget(service)
+        manner = "powered down" if graceful else "was switched off"
+        return f"{manner} after {now() - began:.1f} s"
+
+    async def end(self, service: str) -> None:
+        """End what is left of a machine, letting QEMU write out what it holds if it still can."""
+        machine = self._machines.get(service)
+        if machine is not None:
+            if not machine.gone.is_set():
+                await self._end(machine)
+            self.forget(service)
+
+    def forget(self, service: str) -> None:
+        """Drop the record of a machine whose process is gone."""
+        machine = self._machines.pop(service)
+        os.close(machine.pidfd)
+        with suppress(OSError):
+            (machine.directory / "machine.json").unlink(missing_ok=True)
+
+    async def adopt(self) -> tuple[str, ...]:
+        """Take over the machines that an earlier daemon left running; the names of those found."""
+        if not self._directory.is_dir():
+            return ()
+        for directory in sorted(self._directory.iterdir()):
+            if directory.name in self._machines:
+                continue
+            pid = process.find_process(directory)
+            pidfd = process.open_process(pid, directory) if pid is not None else None
+            if pid is not None and pidfd is not None:
+                await self._adopt_one(directory, pid, pidfd)
+        return tuple(self._machines)
+
+    async def _adopt_one(self, directory: Path, pid: int, pidfd: int) -> None:
+        service = directory.name
+        machine = self._watch(_recorded(directory, pid), directory, pidfd, None)
+        try:
+            machine.monitor = await Monitor.connect(service, directory / "qmp.sock")
+            running = await machine.monitor.is_running()
+        except MachineError:
+            # It cannot be asked, but it may serve: it stays as recorded, and its probes will tell.
+            return
+        facts = machine.facts
+        if running and facts.running_at is None:
+            machine.facts = replace(facts, phase=MachinePhase.RUNNING, running_at=facts.launched_at)
+        self._record(machine)
+
+    async def close(self) -> None:
+        """Leave all machines running and let go of them."""
+        for machine in self._machines.values():
+            asyncio.get_running_loop().remove_reader(machine.pidfd)
+            os.close(machine.pidfd)
+            if machine.monitor is not None:
+                await machine.monitor.close()
+        self._machines.clear()
+
+    def console_tail(self, service: str, limit: int = 400) -> str:
+        """The last words on the serial console, printable and at most `limit` characters."""
+        return _tail(self._directory / service / "console.log", limit)
+
+    def bound_consoles(self) -> None:
+        """Keep every console file below about a megabyte: the older half goes."""
+        for name in self._machines:
+            path = self._directory / name / "console.log"
+            with suppress(OSError):
+                if path.stat().st_size > _CONSOLE_LIMIT:
+                    path.with_suffix(".log.1").write_bytes(path.read_bytes()[-_CONSOLE_LIMIT:])
+                    # QEMU appends, so that it goes on at the new end.
+                    os.truncate(path, 0)
+
+    def _tap(self, service: Service, tap: str) -> int:
+        try:
+            return self._open_tap(tap)
+        except OSError as error:
+            raise MachineError(
+                f"cannot open the tap of {service.name}: {error.strerror}", "check that /dev/net/tun is there"
+            ) from error
+
+    def _spawn(
+        self, service: str, directory: Path, arguments: tuple[str, ...], pass_fds: tuple[int, ...]
+    ) -> subprocess.Popen[bytes]:
+        try:
+            with (directory / "qemu.log").open("wb") as log:
+                return subprocess.Popen(
+                    (self._qemu, *arguments),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=pass_fds,
+                    start_new_session=True,
+                    cwd="/",
+                )
+        except OSError as error:
+            raise MachineError(
+                f"cannot start {service}: {self._qemu}: {error.strerror}",
+                "install the package qemu-system-x86",
+            ) from error
+
+    def _watch(
+        self, facts: MachineFacts, directory: Path, pidfd: int, child: subprocess.Popen[bytes] | None
+    ) -> _Machine:
+        machine = _Machine(facts, directory, pidfd, asyncio.Event(), child)
+        self._machines[facts.service] = machine
+        asyncio.get_running_loop().add_reader(pidfd, self._died, machine)
+        return machine
+
+    def _died(self, machine: _Machine) -> None:
+        asyncio.get_running_loop().remove_reader(machine.pidfd)
+        code = machine.child.poll() if machine.child is not None else None
+        machine.facts = replace(machine.facts, phase=MachinePhase.DEAD, death=_death(machine.directory, code))
+        machine.gone.set()
+        self._on_change(f"machine of {machine.facts.service} ended")
+
+    async def _power_down(self, machine: _Machine, deadline: float) -> bool:
+        """Press the power button until the machine is off; False if it is not by `deadline`."""
+        while (left := deadline - now()) > 0:
+            try:
+                if machine.monitor is None:
+                    machine.monitor = await Monitor.connect(machine.facts.service, machine.directory / "qmp.sock")
+                await machine.monitor.execute("system_powerdown")
+            except CleanroomError:
+                # A QEMU that ends at this moment refuses too; one that hangs is ended below.
+                if not await _within(machine.gone, 1.0):
+                    return False
+            if await _within(machine.gone, min(left, _PRESS_AGAIN)):
+                return True
+        return machine.gone.is_set()
+
+    async def _end(self, machine: _Machine) -> None:
+        """QEMU's own `quit` first, since it writes out its caches; SIGKILL if that does not end it."""
+        if machine.monitor is not None:
+            with suppress(CleanroomError):
+                async with asyncio.timeout(_QUIT_GRACE):
+                    await machine.monitor.execute("quit")
+            if await _within(machine.gone, _QUIT_GRACE):
+                return
+        process.kill(machine.pidfd)
+        if not await _within(machine.gone, _KILL_GRACE):
+            raise MachineError(
+                f"cannot end the machine of {machine.facts.service}: the kernel does not let go of it",
+                "a disk of the enclosure may hang; restart the enclosure when the other services can be spared",
+            )
+
+    def _record(self, machine: _Machine) -> None:
+        document = {key: value for key, value in asdict(machine.facts).items() if key != "death"}
+        write_json(machine.directory / "machine.json", document)
+
+
+def _recorded(directory: Path, pid: int) -> MachineFacts:
+    """What the run directory says of the machine `pid`; of a record that is another's, nothing is believed."""
+    document = read_json(directory / "machine.json")
+    if document.get("pid") != pid:
+        document = {}
+
+    def number(key: str) -> float | None:
+        value = document.get(key)
+        return float(value) if isinstance(value, int | float) else None
+
+    running_at = number("running_at")
+    return MachineFacts(
+        service=directory.name,
+        pid=pid,
+        phase=MachinePhase.PAUSED if running_at is None else MachinePhase.RUNNING,
+        start=StartKind.WARM if document.get("start") == StartKind.WARM else StartKind.COLD,
+        attempt=int(number("attempt") or 1),
+        memory=int(number("memory") or process.resident_memory(pid)),
+        launched_at=number("launched_at") or now(),
+        running_at=running_at,
+        ready_at=number("ready_at"),
+        proof=str(document.get("proof", "")),
+    )
+
+
+def _lock(handles: ExitStack, directory: Path, service: str) -> int:
+    """A lock that QEMU inherits, so that it is held for exactly as long as a QEMU of this machine exists."""
+    fd = _closing(handles, os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise MachineError(
+            f"cannot start {service}: another QEMU of it is still running",
+            "it is adopted or ended by itself; try again in a moment",
+        ) from error
+    return fd
+
+
+def _closing(handles: ExitStack, fd: int) -> int:
+    handles.callback(os.close, fd)
+    return fd
+
+
+def _listen(handles: ExitStack, path: Path) -> int:
+    """A listening unix socket, bound before QEMU exists, so that nobody has to wait for it to appear."""
+    if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+        raise MachineError(
+            f"cannot make the socket {path}: its path is longer than {_LONGEST_SOCKET_PATH} bytes",
+            "use a root directory with a shorter path",
+        )
+    path.unlink(missing_ok=True)
+    listener = handles.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(1)
+    return listener.fileno()
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _death(directory: Path, code: int | None) -> str:
+    said = _tail(directory / "qemu.log", 200)
+    if said and code != 0:
+        return f"QEMU ended: {said}"
+    if code == 0:
+        return "the guest switched itself off"
+    if code is not None and code < 0:
+        return f"QEMU was killed by signal {-code}"
+    return "QEMU ended" if code is None else f"QEMU ended with code {code}"
+
+
+def _tail(path: Path, limit: int) -> str:
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - 4 * limit))
+            untrusted_text = stream.read(4 * limit).decode(errors="replace")
+    except OSError:
+        return ""
+    words = " ".join("".join(c if c.isprintable() else " " for c in untrusted_text).split())
+    return words[-limit:]

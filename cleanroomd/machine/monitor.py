@@ -1,0 +1,64 @@
+"""A machine's QMP connection; the one module that touches qemu.qmp."""
+
+import asyncio
+from pathlib import Path
+
+from qemu.qmp import ExecuteError, QMPClient, QMPError
+
+from cleanroomd.errors import MachineError
+
+_CONNECT_DEADLINE = 20.0
+_COMMAND_DEADLINE = 20.0
+
+
+class Monitor:
+    """QMP to one QEMU. Every call has a deadline: a QEMU that hangs costs its own service and nothing else."""
+
+    def __init__(self, service: str, client: QMPClient) -> None:
+        self._service = service
+        self._client = client
+
+    @classmethod
+    async def connect(cls, service: str, path: Path) -> "Monitor":
+        """Connect and negotiate; MachineError when QEMU does not greet in time."""
+        client = QMPClient(service)
+        try:
+            async with asyncio.timeout(_CONNECT_DEADLINE):
+                await client.connect(str(path))
+        except (QMPError, TimeoutError, OSError) as error:
+            raise MachineError(
+                f"cannot talk to the machine of {service}: {_words(error)}",
+                "it is started again by itself; `cleanroomctl log` shows what QEMU said",
+            ) from error
+        return cls(service, client)
+
+    async def execute(self, command: str) -> object:
+        """Run `command`; MachineError when it is refused, or not answered in time."""
+        try:
+            async with asyncio.timeout(_COMMAND_DEADLINE):
+                return await self._client.execute(command)
+        except ExecuteError as error:
+            raise MachineError(f"cannot {command} the machine of {self._service}: {error}") from error
+        except (QMPError, TimeoutError, OSError) as error:
+            raise MachineError(f"cannot {command} the machine of {self._service}: {_words(error)}") from error
+
+    async def is_running(self) -> bool:
+        """Whether the guest has been let go; MachineError when QEMU does not say."""
+        answer = await self.execute("query-status")
+        if not isinstance(answer, dict) or not isinstance(answer.get("running"), bool):
+            raise MachineError(f"cannot learn the state of {self._service}: QEMU answered something else")
+        return bool(answer["running"])
+
+    async def close(self) -> None:
+        """Drop the connection; QEMU runs on."""
+        try:
+            async with asyncio.timeout(_COMMAND_DEADLINE):
+                await self._client.disconnect()
+        except (QMPError, TimeoutError, OSError, EOFError):
+            return
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__

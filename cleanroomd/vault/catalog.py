@@ -1,0 +1,65 @@
+"""What the vault holds, and what is wrong with it, in words."""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from cleanroomd.model.observed import DiskFacts
+
+_QCOW2_HEADER = struct.Struct(">4sIQ")
+"""Magic, version, offset of the backing file's name: QEMU docs/interop/qcow2.rst, "Header"."""
+_QCOW2_MAGIC = b"QFI\xfb"
+
+
+@dataclass(frozen=True, slots=True)
+class VaultDisk:
+    """An image of the vault: `format` is "qcow2" or "raw"."""
+
+    path: Path
+    format: str
+    facts: DiskFacts
+
+
+class Catalog:
+    """The images in `directory`, as NAME.qcow2 or NAME.raw."""
+
+    def __init__(self, directory: Path, *, unsealed: bool) -> None:
+        self._directory = directory
+        self._unsealed = unsealed
+
+    def disk(self, name: str) -> VaultDisk:
+        """The image called `name`; its facts say what keeps it from being used, if anything does."""
+        for image_format in ("qcow2", "raw"):
+            path = self._directory / f"{name}.{image_format}"
+            if path.exists():
+                return VaultDisk(path, image_format, self._inspect(name, path, image_format))
+        path = self._directory / f"{name}.qcow2"
+        return VaultDisk(path, "qcow2", DiskFacts(name, "is not in the vault"))
+
+    def _inspect(self, name: str, path: Path, image_format: str) -> DiskFacts:
+        try:
+            facts = path.stat()
+            if not path.is_file():
+                return DiskFacts(name, "is not a file")
+            with path.open("rb") as stream:
+                untrusted_header = stream.read(_QCOW2_HEADER.size)
+        except OSError as error:
+            return DiskFacts(name, f"cannot be read: {error.strerror}")
+        if facts.st_size == 0:
+            return DiskFacts(name, "is empty")
+        if image_format == "qcow2" and (problem := _qcow2_problem(untrusted_header)):
+            return DiskFacts(name, problem)
+        if not self._unsealed:
+            return DiskFacts(name, "is not sealed")
+        return DiskFacts(name, data_as_of=facts.st_mtime)
+
+
+def _qcow2_problem(untrusted_header: bytes) -> str:
+    if len(untrusted_header) < _QCOW2_HEADER.size:
+        return "is cut short"
+    magic, version, backing_offset = _QCOW2_HEADER.unpack(untrusted_header)
+    if magic != _QCOW2_MAGIC or version not in (2, 3):
+        return "is not a qcow2 image"
+    if backing_offset != 0:
+        return "refers to another file; import it as a whole"
+    return ""
