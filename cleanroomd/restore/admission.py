@@ -73,10 +73,8 @@ def admit(outline: Outline, capacity: Capacity, disks: Mapping[str, DiskFacts]) 
                 break
         else:
             refusals[name] = _too_large(service.memory_min + capacity.overhead, free)
-    grants = {
-        name: Grant(size, outline.services[name].start if size == outline.services[name].memory else StartKind.COLD)
-        for name, size in granted.items()
-    }
+    # There are no sealed warm states yet: a service that asks for a warm start is started cold, and shown so.
+    grants = {name: Grant(size, StartKind.COLD) for name, size in granted.items()}
     return Admission(_verdict(outline, capacity, grants, refusals, orphans, unusable), grants, refusals, orphans)
 
 

@@ -4,14 +4,12 @@ import heapq
 from collections.abc import Mapping
 
 from cleanroomd.model.observed import Observed
-from cleanroomd.model.plan import StartKind
 from cleanroomd.model.status import ServiceState
 from cleanroomd.restore.judgement import Judgement
 from cleanroomd.restore.order import Outline
 
 ASSUMED_COLD = 90.0
 """Seconds from first instruction to ready for a service that was never measured."""
-ASSUMED_WARM = 2.0
 
 
 def remaining(outline: Outline, observed: Observed, judgement: Judgement) -> Mapping[str, float]:
@@ -25,7 +23,7 @@ def remaining(outline: Outline, observed: Observed, judgement: Judgement) -> Map
     for name, service in judgement.services.items():
         if service.state in (ServiceState.STARTING, ServiceState.BOOTING):
             elapsed = observed.now - service.since
-            heapq.heappush(events, (max(1.0, assumed_duration(outline, observed, name) - elapsed), name))
+            heapq.heappush(events, (max(1.0, assumed_duration(observed, name) - elapsed), name))
             slots -= 1
     waiting = {
         name: {
@@ -44,7 +42,7 @@ def remaining(outline: Outline, observed: Observed, judgement: Judgement) -> Map
         while startable and slots > 0:
             name = heapq.heappop(startable)[1]
             slots -= 1
-            heapq.heappush(events, (now + assumed_duration(outline, observed, name), name))
+            heapq.heappush(events, (now + assumed_duration(observed, name), name))
         if not events:
             return coming
         now, name = heapq.heappop(events)
@@ -58,8 +56,6 @@ def remaining(outline: Outline, observed: Observed, judgement: Judgement) -> Map
                     heapq.heappush(startable, (place[dependant], dependant))
 
 
-def assumed_duration(outline: Outline, observed: Observed, name: str) -> float:
-    """Seconds from first instruction to ready: as measured last, else by the kind of start."""
-    if name in observed.durations:
-        return observed.durations[name]
-    return ASSUMED_WARM if outline.services[name].start is StartKind.WARM else ASSUMED_COLD
+def assumed_duration(observed: Observed, name: str) -> float:
+    """Seconds from first instruction to ready: as measured last, else assumed."""
+    return observed.durations.get(name, ASSUMED_COLD)

@@ -30,11 +30,10 @@ def reconcile(outline: Outline, observed: Observed) -> Round:
     posture = desired_posture(outline, observed, frozenset(judgement.admission.grants))
     steps: list[Step] = []
     wakes = [service.wake_at for service in judgement.services.values() if service.wake_at is not None]
-    if observed.proof is None or observed.proof.posture != posture:
+    missing = [tap for tap in posture.taps if tap.interface not in observed.taps]
+    if missing or observed.proof is None or observed.proof.posture != posture:
         if observed.now >= observed.rules_retry_at:
-            steps.extend(
-                MakeTap(tap.service, tap.interface) for tap in posture.taps if tap.interface not in observed.taps
-            )
+            steps.extend(MakeTap(tap.service, tap.interface) for tap in missing)
             steps.append(ApplyRules(posture))
         else:
             wakes.append(observed.rules_retry_at)

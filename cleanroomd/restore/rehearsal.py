@@ -41,7 +41,7 @@ def rehearse(outline: Outline, observed: Observed, duration: Duration | None = N
     `duration` defaults to what was measured before or is assumed. Steps succeed at once; time passes only
     while machines boot and while back-offs last.
     """
-    take = duration or (lambda name, _attempt: assumed_duration(outline, observed, name))
+    take = duration or (lambda name, _attempt: assumed_duration(observed, name))
     while True:
         turn = reconcile(outline, observed)
         for step in turn.steps:

@@ -2,9 +2,10 @@
 
 from ipaddress import IPv4Address, IPv4Interface
 
+from hypothesis import strategies as st
+
 from cleanroomd.model.observed import Capacity, DiskFacts, Interface, Observed
 from cleanroomd.model.plan import Disk, Enclosure, Flow, Plan, Port, Service, TcpProbe, Zone
-from hypothesis import strategies as st
 
 MIB = 1 << 20
 CARE = Interface("care0", "52:54:00:00:00:02")

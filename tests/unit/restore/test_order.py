@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cleanroomd.model.observed import MachinePhase, Observed
 from cleanroomd.model.plan import Plan
 from cleanroomd.model.status import RunState, ServiceState, VerdictKind
@@ -11,8 +14,6 @@ from cleanroomd.restore.order import Outline
 from cleanroomd.restore.reconcile import reconcile
 from cleanroomd.restore.rehearsal import outcome, rehearse
 from cleanroomd.restore.report import report, run_state
-from hypothesis import given
-from hypothesis import strategies as st
 
 from .plans import MIB, observed, plan, plans, service
 

@@ -1,0 +1,5 @@
+"""`python -m cleanroomd` is the daemon."""
+
+from cleanroomd.daemon import main
+
+main()

@@ -1,0 +1,218 @@
+"""The daemon: wiring, readiness towards systemd, signals."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import sdnotify
+
+from cleanroomd import __version__
+from cleanroomd.control.server import ControlServer
+from cleanroomd.engine.effects import Effects
+from cleanroomd.engine.isolating import IsolationControl
+from cleanroomd.engine.journal import Event, Journal
+from cleanroomd.engine.loop import Engine
+from cleanroomd.engine.operator import Operator
+from cleanroomd.engine.publisher import Publisher
+from cleanroomd.engine.record import Record, power_on_time
+from cleanroomd.engine.snapshot import look_only, measure_capacity
+from cleanroomd.errors import CleanroomError, Exit
+from cleanroomd.hardware.udev import DeviceWatch
+from cleanroomd.isolation import links
+from cleanroomd.machine.accelerator import probe
+from cleanroomd.machine.crisis import CrisisStore
+from cleanroomd.machine.launcher import Launcher
+from cleanroomd.model.observed import Capacity, ProbeFacts
+from cleanroomd.model.status import Status
+from cleanroomd.model.units import format_duration
+from cleanroomd.plan.load import load
+from cleanroomd.probes.runner import ProbeRunner
+from cleanroomd.restore.order import Outline
+from cleanroomd.restore.rehearsal import rehearse
+from cleanroomd.vault.catalog import Catalog
+
+_log = logging.getLogger("cleanroomd")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    plan: Path
+    root: Path
+    """Holds vault/ (read only), crisis/, state/ and run/."""
+    control: Path
+    keeper: Path
+    unsealed: bool
+    qemu: Path
+
+
+async def serve(options: Options) -> None:
+    """Restore what the plan says and keep it so, until SIGTERM or SIGINT; every machine outlives this."""
+    outline = Outline(load(options.plan))
+    async with AsyncExitStack() as resources:
+        resources.enter_context(_only_daemon(options.root))
+        journal = Journal(options.root / "state" / "journal.jsonl")
+        resources.callback(journal.close)
+        journal.record(Event.DAEMON, f"cleanroomd {__version__} begins", plan=outline.plan.digest)
+        record = Record(run=options.root / "run", state=options.root / "state")
+        accelerator = await probe(options.qemu, cache=options.root / "state" / "accelerator.json")
+        journal.record(Event.DAEMON, f"machines run with {accelerator.kind}: {accelerator.reason}")
+
+        # The loop exists last, but what it drives calls back into it: these two close the circle.
+        def wake(reason: str) -> None:
+            engine.wake(reason)
+
+        def answered(service: str, facts: ProbeFacts) -> None:
+            before = effects.answers.get(service)
+            effects.answers[service] = facts
+            if before is None or (before.ok, before.detail) != (facts.ok, facts.detail):
+                engine.wake(f"{service} answers: {facts.detail}" if facts.ok else f"{service}: {facts.detail}")
+
+        def alarm(text: str) -> None:
+            journal.record(Event.ISOLATION, text)
+
+        launcher = Launcher(
+            options.root / "run" / "machines",
+            accelerator=accelerator.kind,
+            on_change=wake,
+            open_tap=links.open_tap,
+            qemu=str(options.qemu),
+        )
+        resources.push_async_callback(launcher.close)
+        isolation = IsolationControl(options.keeper, alarm=alarm)
+        resources.callback(isolation.close)
+        probes = ProbeRunner()
+        resources.push_async_callback(probes.close)
+        effects = Effects(
+            outline=outline,
+            journal=journal,
+            record=record,
+            isolation=isolation,
+            launcher=launcher,
+            crisis=CrisisStore(options.root / "crisis"),
+            catalog=Catalog(options.root / "vault", unsealed=options.unsealed),
+            probes=probes,
+            on_answer=answered,
+        )
+        publisher = Publisher(journal)
+        tell_systemd = _SystemdNotice()
+
+        def on_status(status: Status) -> None:
+            publisher.publish(status)
+            tell_systemd(status)
+
+        for service in await launcher.adopt():
+            journal.record(Event.ADOPTED, f"{service}: adopted, it kept running", service=service)
+        capacity = measure_capacity(accelerator.kind, launcher.resident_memory())
+        engine = Engine(effects, capacity, power_on=power_on_time(), unsealed=options.unsealed, on_status=on_status)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, engine.end)
+        with DeviceWatch(wake):
+            async with asyncio.TaskGroup() as tasks:
+                server = tasks.create_task(_control(effects, engine, publisher, options.control))
+                await engine.run()
+                server.cancel()
+        tell_systemd.stopping()
+        journal.record(Event.DAEMON, "cleanroomd ends; every machine runs on")
+
+
+async def _control(effects: Effects, engine: Engine, publisher: Publisher, path: Path) -> None:
+    await publisher.first.wait()
+    await ControlServer(Operator(effects, engine, publisher), path).serve()
+
+
+class _SystemdNotice:
+    """Tells the service manager: READY once the rules are proven, STATUS in words, WATCHDOG at every round."""
+
+    def __init__(self) -> None:
+        self._notifier = sdnotify.SystemdNotifier()
+        self._ready = False
+
+    def __call__(self, status: Status) -> None:
+        ready = sum(service.proof != "" for service in status.services)
+        words = f"{status.state}: {ready} of {len(status.services)} ready"
+        if status.remaining is not None:
+            words += f", about {format_duration(status.remaining)} left"
+        notices = ["WATCHDOG=1", f"STATUS={words}"]
+        if status.isolation.proven and not self._ready:
+            self._ready = True
+            notices.append("READY=1")
+        self._notifier.notify("\n".join(notices))
+
+    def stopping(self) -> None:
+        self._notifier.notify("STOPPING=1")
+
+
+@contextmanager
+def _only_daemon(root: Path) -> Iterator[None]:
+    """Hold the root's lock; CleanroomError when another daemon has it, or when the root cannot be used."""
+    try:
+        (root / "run" / "machines").mkdir(parents=True, exist_ok=True)
+        fd = os.open(root / "run" / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CleanroomError(
+            f"cannot use {root}: {error.strerror}", "name a directory that this user may write with --root"
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise CleanroomError(
+            f"cannot start: another cleanroomd already works on {root}",
+            "use it with `cleanroomctl`, or stop it first",
+        ) from error
+    finally:
+        os.close(fd)
+
+
+def show_steps(options: Options) -> None:
+    """Print the steps that a daemon would take from here, had every machine its usual duration; take none."""
+    outline = Outline(load(options.plan))
+    catalog = Catalog(options.root / "vault", unsealed=options.unsealed)
+    capacity: Capacity = measure_capacity("tcg", 0)
+    observed = look_only(outline.plan, catalog, CrisisStore(options.root / "crisis"), capacity)
+    for at, step in rehearse(outline, observed):
+        click.echo(f"{format_duration(at - observed.now):>12}  {step}")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option("--plan", required=True, type=click.Path(path_type=Path), help="Recovery plan (TOML).")
+@click.option(
+    "--root",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Directory with vault/, crisis/, state/ and run/.",
+)
+@click.option(
+    "--control", type=click.Path(path_type=Path), default=Path("/run/cleanroom/control"), show_default=True,
+    help="Control socket to serve.",
+)  # fmt: skip
+@click.option(
+    "--keeper", type=click.Path(path_type=Path), default=Path("/run/cleanroom/keeper"), show_default=True,
+    help="Socket of the keeper.",
+)  # fmt: skip
+@click.option("--unsealed", is_flag=True, help="Run an unsigned plan and vault; shown everywhere.")
+@click.option("--qemu", type=click.Path(path_type=Path), default=Path("qemu-system-x86_64"), show_default=True)
+@click.option("--dry-run", is_flag=True, help="Print the steps that would be taken, and take none.")
+def main(*, dry_run: bool, **values: object) -> None:
+    """Restore the services of a recovery plan, isolated, in priority order."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    options = Options(**values)  # type: ignore[arg-type]
+    try:
+        if dry_run:
+            show_steps(options)
+        else:
+            asyncio.run(serve(options))
+    except CleanroomError as error:
+        click.echo(error.message, err=True)
+        if error.hint:
+            click.echo(f"  {error.hint}", err=True)
+        sys.exit(Exit.CANNOT)

@@ -1,0 +1,45 @@
+"""Which effect belongs to which step."""
+
+from cleanroomd.engine import ending, readying, starting
+from cleanroomd.engine.effects import Effects
+from cleanroomd.model.steps import (
+    ApplyRules,
+    DeclareReady,
+    FailAttempt,
+    LaunchMachine,
+    MakeTap,
+    RunMachine,
+    SetLink,
+    Step,
+    StopMachine,
+    UnwatchReadiness,
+    WatchReadiness,
+)
+
+LongStep = LaunchMachine | RunMachine | FailAttempt | StopMachine
+"""Steps that run as tasks of their own: the loop never waits for one."""
+
+
+async def apply(step: Step, effects: Effects) -> None:
+    """Carry `step` out; CleanroomError says in words why it could not be."""
+    match step:
+        case MakeTap():
+            effects.isolation.make_tap(step.interface)
+        case ApplyRules():
+            effects.isolation.apply(step.posture)
+        case SetLink():
+            effects.isolation.set_link(step)
+        case LaunchMachine():
+            await starting.launch(step, effects)
+        case RunMachine():
+            await starting.run(step, effects)
+        case FailAttempt():
+            await ending.fail_attempt(step, effects)
+        case StopMachine():
+            await ending.stop(step, effects)
+        case WatchReadiness():
+            await readying.watch(step, effects)
+        case UnwatchReadiness():
+            await readying.unwatch(step, effects)
+        case DeclareReady():
+            await readying.declare_ready(step, effects)

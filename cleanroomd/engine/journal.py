@@ -1,0 +1,136 @@
+"""The run journal: every state change, refusal and wake-up with its reason, once."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import TextIO
+
+_LARGEST_FILE = 16 << 20
+_SYSTEMD_SOCKET = Path("/run/systemd/journal/socket")
+
+
+class Event(StrEnum):
+    """Kinds of entry, each with a message id of systemd's journal that never changes."""
+
+    POWER_ON = "power-on"
+    WAKE_UP = "wake-up"
+    STEP = "step"
+    STEP_FAILED = "step-failed"
+    SERVICE = "service"
+    RUN = "run"
+    ISOLATION = "isolation"
+    OPERATOR = "operator"
+    ADOPTED = "adopted"
+    DAEMON = "daemon"
+
+
+_MESSAGE_IDS = {
+    Event.POWER_ON: "b0e1d9bb3ac1496d8d6d8e5d2cbb4f01",
+    Event.WAKE_UP: "5fa6a3b9b9c84f5c9d7e1c8e64a31b02",
+    Event.STEP: "a3a6f27b1cf24e2f9d1eb7a9c1d5e603",
+    Event.STEP_FAILED: "7d1c7b1b6f0c4a56b9d2a4e8a5c0f704",
+    Event.SERVICE: "e2c1f7c0a5f34b0b8f5d9b6a7c3e1805",
+    Event.RUN: "90d0e2f94b9a4d44a6f3c5b7e8d1a906",
+    Event.ISOLATION: "4b8f4a7d5e1c4f6e8c2b9d0a3f7e5b07",
+    Event.OPERATOR: "c6d5e4f3a2b14c0d9e8f7a6b5c4d3e08",
+    Event.ADOPTED: "1f2e3d4c5b6a49788796a5b4c3d2e109",
+    Event.DAEMON: "d8c7b6a594834f72a1b0c9d8e7f6a50a",
+}
+
+
+class Journal:
+    """Appends to a file of JSON lines, and to systemd's journal where there is one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._entries = 0
+        self._grown = asyncio.Condition()
+        self._wakers: set[asyncio.Task[None]] = set()
+        self._systemd = _SYSTEMD_SOCKET.exists()
+
+    def record(self, event: Event, text: str, *, service: str = "", **fields: str | float) -> None:
+        """Add one entry; a full disk costs the entry, never the restoration."""
+        entry: dict[str, object] = {
+            "time": round(time.time(), 3),
+            "boottime": round(time.clock_gettime(time.CLOCK_BOOTTIME), 3),
+            "event": event.value,
+            "text": text,
+        }
+        if service:
+            entry["service"] = service
+        entry.update(fields)
+        try:
+            self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            self._file.flush()
+            if self._file.tell() > _LARGEST_FILE:
+                self._rotate()
+        except OSError:
+            self._drop_buffer()
+        if self._systemd:
+            _send_to_systemd(event, text, service, fields)
+        self._entries += 1
+        task = asyncio.get_running_loop().create_task(self._wake())
+        self._wakers.add(task)
+        task.add_done_callback(self._wakers.discard)
+
+    async def entries(self, *, follow: bool) -> AsyncIterator[Mapping[str, object]]:
+        """Every entry of the current file, then with `follow` each new one as it comes."""
+        with self._path.open(encoding="utf-8", errors="replace") as stream:
+            partial = ""
+            while True:
+                seen = self._entries
+                while line := stream.readline(1 << 20):
+                    partial += line
+                    if partial.endswith("\n"):
+                        yield _parse(partial)
+                        partial = ""
+                if not follow:
+                    return
+                async with self._grown:
+                    await self._grown.wait_for(lambda seen=seen: self._entries != seen)  # type: ignore[misc]
+
+    def close(self) -> None:
+        self._file.close()
+
+    async def _wake(self) -> None:
+        async with self._grown:
+            self._grown.notify_all()
+
+    def _rotate(self) -> None:
+        self._file.close()
+        self._path.replace(self._path.with_name(self._path.name + ".1"))
+        self._file = self._path.open("a", encoding="utf-8")
+
+    def _drop_buffer(self) -> None:
+        """Forget what could not be written, so that it does not stand in front of later entries."""
+        with suppress(OSError):
+            self._file.close()
+        self._file = self._path.open("a", encoding="utf-8")
+
+
+def _parse(line: str) -> Mapping[str, object]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        entry = None
+    return entry if isinstance(entry, dict) else {"event": "unreadable", "text": line.strip()[:200]}
+
+
+def _send_to_systemd(event: Event, text: str, service: str, fields: Mapping[str, str | float]) -> None:
+    from systemd import journal
+
+    journal.send(
+        text,
+        MESSAGE_ID=_MESSAGE_IDS[event],
+        SYSLOG_IDENTIFIER="cleanroomd",
+        PRIORITY="3" if event is Event.STEP_FAILED else "6",
+        CLEANROOM_EVENT=event.value,
+        CLEANROOM_SERVICE=service,
+        **{f"CLEANROOM_{key.upper()}": str(value) for key, value in fields.items()},
+    )

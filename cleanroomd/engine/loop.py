@@ -1,0 +1,173 @@
+"""The one loop: events mark it dirty, it looks, decides, applies the difference, publishes, and sleeps."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from cleanroomd.engine.apply import LongStep, apply
+from cleanroomd.engine.effects import Effects
+from cleanroomd.engine.journal import Event
+from cleanroomd.engine.snapshot import observe
+from cleanroomd.errors import CleanroomError, IsolationError, MachineError
+from cleanroomd.machine.launcher import now
+from cleanroomd.model.observed import Capacity, Observed
+from cleanroomd.model.status import Status
+from cleanroomd.model.steps import LaunchMachine, RunMachine, Step
+from cleanroomd.restore.reconcile import Round, reconcile
+from cleanroomd.restore.report import report
+
+_LOOK_AGAIN = 1.0
+"""Longest sleep, seconds: what no event tells (carrier, lost events, ageing proofs) is seen after that."""
+_COALESCE = 0.01
+_STUMBLES_ALLOWED = 5
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Restores the services of one plan. `on_status` is called with every new status."""
+
+    def __init__(
+        self,
+        effects: Effects,
+        capacity: Capacity,
+        *,
+        power_on: float,
+        unsealed: bool,
+        on_status: Callable[[Status], None],
+    ) -> None:
+        self._effects = effects
+        self._capacity = capacity
+        self._power_on = power_on
+        self._unsealed = unsealed
+        self._on_status = on_status
+        self._dirty = asyncio.Event()
+        self._reasons: list[str] = []
+        self._tasks: dict[str, tuple[Step, asyncio.Task[None]]] = {}
+        self._wake_at: float | None = None
+        self._ended = False
+
+    def wake(self, reason: str) -> None:
+        """Have the loop look again soon; the reason goes into the journal once."""
+        if len(self._reasons) < 100:
+            self._reasons.append(reason)
+        self._dirty.set()
+
+    async def run(self) -> None:
+        """Loop until `end`; a long step that is still under way is cut short, and taken up by the next daemon."""
+        stumbles = 0
+        while not self._ended:
+            try:
+                changed = await self._round()
+                stumbles = 0
+            except Exception as error:
+                # A round that fails must not take the running services' supervisor with it; one that
+                # fails again and again is better off with a fresh process.
+                _log.exception("a round of the loop failed")
+                self._effects.journal.record(Event.DAEMON, f"a round of the loop failed: {error!r}")
+                stumbles += 1
+                if stumbles >= _STUMBLES_ALLOWED:
+                    raise
+                changed = False
+            await self._sleep(self._wake_at, stay_awake=changed)
+        for _, task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*(task for _, task in self._tasks.values()), return_exceptions=True)
+
+    def end(self) -> None:
+        """Let `run` return; every machine runs on."""
+        self._ended = True
+        self.wake("the daemon is asked to end")
+
+    def observe(self) -> Observed:
+        busy = {name: str(step) for name, (step, _) in self._tasks.items()}
+        return observe(self._effects, self._capacity, power_on=self._power_on, busy=busy)
+
+    def preview(self) -> Round:
+        """What the next round would do, without doing it."""
+        return reconcile(self._effects.outline, self.observe())
+
+    async def _round(self) -> bool:
+        """One turn; True if something was done at once, so that another look is due."""
+        outline = self._effects.outline
+        observed = self.observe()
+        turn = reconcile(outline, observed)
+        self._wake_at = turn.wake_at
+        done = False
+        for step in turn.steps:
+            if isinstance(step, LongStep):
+                self._start(step)
+            elif await self._apply_now(step):
+                done = True
+        if done or turn.steps:
+            observed = self.observe()
+            turn = reconcile(outline, observed)
+        self._on_status(report(outline, observed, turn, unsealed=self._unsealed))
+        return done
+
+    async def _apply_now(self, step: Step) -> bool:
+        self._effects.journal.record(Event.STEP, str(step), service=getattr(step, "service", ""))
+        try:
+            await apply(step, self._effects)
+        except CleanroomError as error:
+            self._note_failure(step, error)
+            return False
+        return True
+
+    def _start(self, step: LongStep) -> None:
+        self._effects.journal.record(Event.STEP, str(step), service=step.service)
+        task = asyncio.get_running_loop().create_task(self._long_step(step), name=str(step))
+        self._tasks[step.service] = (step, task)
+
+    async def _long_step(self, step: LongStep) -> None:
+        """Apply a step whose outcome is an event; whatever goes wrong is that service's failure alone."""
+        try:
+            await apply(step, self._effects)
+        except IsolationError as error:
+            self._note_failure(step, error)
+        except CleanroomError as error:
+            await self._attempt_failed(step, error)
+        except OSError as error:
+            cause = f"{error.strerror or error}"
+            await self._attempt_failed(step, MachineError(f"cannot {step}: {cause}"))
+        finally:
+            del self._tasks[step.service]
+            self.wake(f"done: {step}")
+
+    async def _attempt_failed(self, step: LongStep, error: CleanroomError) -> None:
+        self._note_failure(step, error)
+        if isinstance(step, LaunchMachine) and step.service in await self._effects.launcher.adopt():
+            self._effects.journal.record(
+                Event.ADOPTED, f"{step.service}: adopted the machine that runs already", service=step.service
+            )
+            return
+        if isinstance(step, LaunchMachine | RunMachine):
+            try:
+                await self._effects.fail(step.service, error.message)
+            except CleanroomError as second:
+                self._note_failure(step, second)
+
+    def _note_failure(self, step: Step, error: CleanroomError) -> None:
+        self._effects.journal.record(
+            Event.STEP_FAILED,
+            error.message,
+            service=getattr(step, "service", ""),
+            step=str(step),
+            hint=error.hint,
+        )
+
+    async def _sleep(self, wake_at: float | None, *, stay_awake: bool) -> None:
+        longest = _LOOK_AGAIN if wake_at is None else min(_LOOK_AGAIN, max(0.0, wake_at - now()))
+        if stay_awake:
+            longest = 0.0
+        try:
+            async with asyncio.timeout(longest):
+                await self._dirty.wait()
+                # What comes within the same moment is one event.
+                await asyncio.sleep(_COALESCE)
+        except TimeoutError:
+            pass
+        self._dirty.clear()
+        for reason in dict.fromkeys(self._reasons):
+            self._effects.journal.record(Event.WAKE_UP, reason)
+        self._reasons.clear()

@@ -1,0 +1,97 @@
+"""What a restarted daemon must find again: failures and intents of this power-on, durations of earlier runs."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from cleanroomd.durable import read_json, write_json
+from cleanroomd.model.observed import Failure, Intent
+
+_LONGEST_REASON = 500
+
+
+def power_on_time() -> float:
+    """When this enclosure was powered on: the start of its PID 1, CLOCK_BOOTTIME seconds."""
+    return _pid1_start_ticks() / os.sysconf("SC_CLK_TCK")
+
+
+def power_on_identity() -> str:
+    """Tells one power-on from every other, on hardware as in namespaces."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}:{Path('/proc/self/ns/pid').stat().st_ino}:{_pid1_start_ticks()}"
+
+
+def _pid1_start_ticks() -> int:
+    fields = Path("/proc/1/stat").read_text().rpartition(")")[2].split()
+    return int(fields[19])  # starttime, field 22 of proc_pid_stat(5)
+
+
+class Record:
+    """Files below `run` are of this power-on, those below `state` outlive it."""
+
+    def __init__(self, *, run: Path, state: Path) -> None:
+        self._run = run
+        self._state = state
+        run.mkdir(parents=True, exist_ok=True)
+        state.mkdir(parents=True, exist_ok=True)
+        self._begin_power_on()
+        self.failures: dict[str, tuple[Failure, ...]] = dict(_failures(read_json(run / "failures.json")))
+        self.intents: dict[str, Intent] = dict(_intents(read_json(run / "intents.json")))
+        self.durations: dict[str, float] = dict(_durations(read_json(state / "durations.json")))
+
+    def add_failure(self, service: str, failure: Failure) -> None:
+        reason = failure.reason[:_LONGEST_REASON]
+        self.failures[service] = (*self.failures.get(service, ()), Failure(failure.at, reason))
+        self._write_failures()
+
+    def clear_failures(self, services: Iterable[str]) -> None:
+        found = [service for service in services if self.failures.pop(service, None) is not None]
+        if found:
+            self._write_failures()
+
+    def set_intents(self, services: Iterable[str], intent: Intent) -> None:
+        self.intents.update(dict.fromkeys(services, intent))
+        write_json(self._run / "intents.json", {name: value.value for name, value in self.intents.items()})
+
+    def set_duration(self, service: str, seconds: float) -> None:
+        self.durations[service] = round(seconds, 3)
+        write_json(self._state / "durations.json", dict(self.durations))
+
+    def _write_failures(self) -> None:
+        document = {name: [asdict(failure) for failure in known] for name, known in self.failures.items()}
+        write_json(self._run / "failures.json", document)
+
+    def _begin_power_on(self) -> None:
+        """Forget what was said before the power went off: powering on asks for everything again."""
+        marker = self._run / "power-on.json"
+        identity = power_on_identity()
+        if read_json(marker).get("identity") != identity:
+            for name in ("failures.json", "intents.json"):
+                (self._run / name).unlink(missing_ok=True)
+            write_json(marker, {"identity": identity})
+
+
+def _failures(document: Mapping[str, object]) -> Iterable[tuple[str, tuple[Failure, ...]]]:
+    for name, known in document.items():
+        if isinstance(known, list):
+            yield (
+                name,
+                tuple(
+                    Failure(float(entry["at"]), str(entry["reason"]))
+                    for entry in known
+                    if isinstance(entry, dict) and isinstance(entry.get("at"), int | float) and "reason" in entry
+                ),
+            )
+
+
+def _intents(document: Mapping[str, object]) -> Iterable[tuple[str, Intent]]:
+    for name, value in document.items():
+        if isinstance(value, str) and value in set(Intent):
+            yield name, Intent(value)
+
+
+def _durations(document: Mapping[str, object]) -> Iterable[tuple[str, float]]:
+    for name, value in document.items():
+        if isinstance(value, int | float) and 0 <= value < 86_400:
+            yield name, float(value)

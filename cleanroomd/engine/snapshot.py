@@ -1,0 +1,75 @@
+"""What is, gathered afresh for every round."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from cleanroomd.engine.effects import Effects
+from cleanroomd.engine.isolating import interfaces
+from cleanroomd.hardware.udev import network_devices
+from cleanroomd.isolation import links
+from cleanroomd.machine.arguments import OVERHEAD
+from cleanroomd.machine.crisis import CrisisStore
+from cleanroomd.machine.launcher import now
+from cleanroomd.model.observed import Capacity, Observed
+from cleanroomd.model.plan import Plan
+from cleanroomd.vault.catalog import Catalog
+
+_KEPT_FOR_THE_ENCLOSURE = 512 << 20
+
+
+def measure_capacity(accelerator: str, machines_hold: int) -> Capacity:
+    """Memory and start slots for all machines; `machines_hold` bytes are theirs already.
+
+    Measured once per daemon: a figure that moves with every page would make services come and go.
+    """
+    free = _available_memory() + machines_hold - _KEPT_FOR_THE_ENCLOSURE
+    return Capacity(memory=max(0, free), slots=len(os.sched_getaffinity(0)), overhead=OVERHEAD[accelerator])
+
+
+def _available_memory() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("the kernel names no MemAvailable")
+
+
+def observe(effects: Effects, capacity: Capacity, *, power_on: float, busy: Mapping[str, str]) -> Observed:
+    """Look at everything; nothing is remembered from the round before but what the effects hold themselves."""
+    plan = effects.outline.plan
+    isolation = effects.isolation
+    isolation.check()
+    paths = {device.name: device.path for device in network_devices()}
+    return Observed(
+        now=now(),
+        power_on=power_on,
+        capacity=capacity,
+        interfaces=interfaces(paths),
+        taps=links.taps(),
+        proof=isolation.proof,
+        isolation_problem=isolation.problem,
+        rules_retry_at=isolation.retry_at,
+        foreign_changes=isolation.foreign_changes,
+        disks={disk.name: effects.catalog.disk(disk.name).facts for service in plan.services for disk in service.disks},
+        overlays={service.name: effects.crisis.facts(service.name) for service in plan.services},
+        machines=effects.launcher.facts(),
+        probes=dict(effects.answers),
+        watched=effects.probes.watched(),
+        failures=dict(effects.record.failures),
+        intents=dict(effects.record.intents),
+        busy=dict(busy),
+        durations=dict(effects.record.durations),
+    )
+
+
+def look_only(plan: Plan, catalog: Catalog, crisis: CrisisStore, capacity: Capacity) -> Observed:
+    """What a daemon would find at power-on, without a lock, a socket or a file of its own."""
+    paths = {device.name: device.path for device in network_devices()}
+    return Observed(
+        now=now(),
+        power_on=now(),
+        capacity=capacity,
+        interfaces=interfaces(paths),
+        disks={disk.name: catalog.disk(disk.name).facts for service in plan.services for disk in service.disks},
+        overlays={service.name: crisis.facts(service.name) for service in plan.services},
+    )

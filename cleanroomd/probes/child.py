@@ -1,0 +1,120 @@
+"""The process that talks to one machine: `python -m cleanroomd.probes.child`.
+
+Reads its spec as one line on standard input, confines itself, then says one line for each round of attempts.
+Ends when standard input closes.
+"""
+
+import importlib
+import os
+import select
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from cleanroomd.model.plan import HttpProbe, Probe
+from cleanroomd.probes import sandbox
+from cleanroomd.probes.answer import Answer, printable
+from cleanroomd.probes.spec import SPEC_LIMIT, Round, Spec, decode_spec, encode_round, protocol
+
+_STDIN, _STDOUT = 0, 1
+
+
+class Attempt(Protocol):
+    """`attempt` of a protocol's module."""
+
+    def __call__(self, probe: Probe, address: str, *, timeout: float, connect_timeout: float) -> Answer: ...
+
+
+def load(probes: tuple[Probe, ...]) -> list[tuple[Probe, Attempt]]:
+    """Each probe with what attempts it; imports the libraries of these protocols and of no other."""
+    loaded = []
+    for probe in probes:
+        module = importlib.import_module(f"cleanroomd.probes.{protocol(probe)}")
+        if isinstance(probe, HttpProbe) and probe.tls:
+            module.tls_context()
+        loaded.append((probe, cast("Attempt", module.attempt)))
+    return loaded
+
+
+def attempt_round(probes: list[tuple[Probe, Attempt]], spec: Spec, *, connect_timeout: float) -> Round:
+    """One attempt of every probe; a fault of ours or of a library is an answer too, and the others go on."""
+    answers = []
+    for probe, attempt in probes:
+        try:
+            answer = attempt(probe, spec.address, timeout=spec.pace.timeout, connect_timeout=connect_timeout)
+        except Exception as error:  # noqa: BLE001 the loop's boundary: the answer carries the cause
+            answer = Answer(ok=False, detail=printable(f"probe failed: {type(error).__name__}: {error}"))
+        answers.append(answer)
+    return Round(tuple(answers))
+
+
+def repeat(
+    attempts: Callable[[float], Round],
+    spec: Spec,
+    *,
+    say: Callable[[bytes], None],
+    pause: Callable[[float], bool],
+) -> None:
+    """Rounds until `pause` (seconds) says that nobody listens any more.
+
+    Rounds begin at regular instants, not after a pause: a round that took its time is followed at once.
+    """
+    ready = False
+    while True:
+        began = time.monotonic()
+        outcome = attempts(spec.pace.steady_connect_timeout if ready else spec.pace.connect_timeout)
+        ready = outcome.ok
+        say(encode_round(outcome))
+        interval = spec.pace.steady_interval if ready else spec.pace.interval
+        if not pause(max(0.0, began + interval - time.monotonic())):
+            return
+
+
+def _read_spec() -> Spec | None:
+    """The spec, or None when standard input closed without one."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        chunk = os.read(_STDIN, 64 * 1024)
+        if not chunk:
+            return None
+        line += chunk
+        if len(line) > SPEC_LIMIT:
+            raise ValueError("cannot read the spec: it is too long")
+    return decode_spec(bytes(line))
+
+
+def _say(line: bytes) -> None:
+    view = memoryview(line)
+    while view:
+        view = view[os.write(_STDOUT, view) :]
+
+
+def main() -> int:
+    """0 when standard input or output closed, 1 when this process cannot be confined or told what to do."""
+    parent = os.getppid()
+    try:
+        spec = _read_spec()
+        if spec is None:
+            return 0
+        probes = load(spec.probes)
+        sandbox.confine((probe.port for probe in spec.probes), parent=parent)
+    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+        sys.stderr.write(f"cannot start probing: {error}\n")
+        return 1
+    listener = select.poll()
+    listener.register(_STDIN, select.POLLIN)
+    try:
+        repeat(
+            lambda connect_timeout: attempt_round(probes, spec, connect_timeout=connect_timeout),
+            spec,
+            say=_say,
+            pause=lambda seconds: not listener.poll(seconds * 1000),
+        )
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
