@@ -8,7 +8,6 @@ import asyncio
 import fcntl
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -27,6 +26,7 @@ _CONSOLE_LIMIT = 1 << 20
 _QUIT_GRACE = 5.0
 _KILL_GRACE = 30.0
 _PRESS_AGAIN = 10.0
+_LAST_WORDS = 2.0
 _LONGEST_SOCKET_PATH = 107  # sun_path less its terminator, unix(7)
 
 
@@ -41,7 +41,6 @@ class _Machine:
     directory: Path
     pidfd: int
     gone: asyncio.Event
-    child: subprocess.Popen[bytes] | None = None
     monitor: Monitor | None = None
 
 
@@ -102,14 +101,15 @@ class Launcher:
                 accelerator=self._accelerator,
                 handles=fds,
             )
-            child = self._spawn(service.name, directory, arguments, (lock, *asdict(fds).values()))
-        facts = MachineFacts(service.name, child.pid, MachinePhase.PAUSED, start, attempt, memory, launched_at=now())
-        machine = self._watch(facts, directory, os.pidfd_open(child.pid), child)
+            pid = self._spawn(service.name, directory, arguments, (lock, *asdict(fds).values()))
+        facts = MachineFacts(service.name, pid, MachinePhase.PAUSED, start, attempt, memory, launched_at=now())
+        machine = self._watch(facts, directory, os.pidfd_open(pid))
         self._record(machine)
         try:
             machine.monitor = await Monitor.connect(service.name, directory / "qmp.sock")
         except MachineError as error:
-            if machine.gone.is_set():
+            # Its sockets close a moment before its process is gone, and only then it is known why.
+            if await _within(machine.gone, _LAST_WORDS):
                 raise MachineError(f"cannot start {service.name}: {machine.facts.death}") from error
             process.kill(machine.pidfd)
             raise
@@ -143,7 +143,7 @@ class Launcher:
             graceful = await self._power_down(machine, began + grace)
         if not machine.gone.is_set():
             await self._end(machine)
-        self.forget(service)
+        await self._forget(machine)
         manner = "powered down" if graceful else "was switched off"
         return f"{manner} after {now() - began:.1f} s"
 
@@ -153,11 +153,13 @@ class Launcher:
         if machine is not None:
             if not machine.gone.is_set():
                 await self._end(machine)
-            self.forget(service)
+            await self._forget(machine)
 
-    def forget(self, service: str) -> None:
+    async def _forget(self, machine: _Machine) -> None:
         """Drop the record of a machine whose process is gone."""
-        machine = self._machines.pop(service)
+        if machine.monitor is not None:
+            await machine.monitor.close()
+        del self._machines[machine.facts.service]
         os.close(machine.pidfd)
         with suppress(OSError):
             (machine.directory / "machine.json").unlink(missing_ok=True)
@@ -177,7 +179,7 @@ class Launcher:
 
     async def _adopt_one(self, directory: Path, pid: int, pidfd: int) -> None:
         service = directory.name
-        machine = self._watch(_recorded(directory, pid), directory, pidfd, None)
+        machine = self._watch(_recorded(directory, pid), directory, pidfd)
         try:
             machine.monitor = await Monitor.connect(service, directory / "qmp.sock")
             running = await machine.monitor.is_running()
@@ -220,37 +222,42 @@ class Launcher:
                 f"cannot open the tap of {service.name}: {error.strerror}", "check that /dev/net/tun is there"
             ) from error
 
-    def _spawn(
-        self, service: str, directory: Path, arguments: tuple[str, ...], pass_fds: tuple[int, ...]
-    ) -> subprocess.Popen[bytes]:
+    def _spawn(self, service: str, directory: Path, arguments: tuple[str, ...], inherited: tuple[int, ...]) -> int:
+        """QEMU's pid, in a session of its own. It inherits `inherited` under the same numbers and nothing else."""
+        log = os.open(directory / "qemu.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            with (directory / "qemu.log").open("wb") as log:
-                return subprocess.Popen(
-                    (self._qemu, *arguments),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=pass_fds,
-                    start_new_session=True,
-                    cwd="/",
-                )
+            # A descriptor duplicated onto itself loses close-on-exec in the child: posix_spawn(3).
+            return os.posix_spawnp(
+                self._qemu,
+                (self._qemu, *arguments),
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, null, 0),
+                    (os.POSIX_SPAWN_DUP2, log, 1),
+                    (os.POSIX_SPAWN_DUP2, log, 2),
+                    *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherited),
+                ],
+                setsid=True,
+            )
         except OSError as error:
             raise MachineError(
                 f"cannot start {service}: {self._qemu}: {error.strerror}",
                 "install the package qemu-system-x86",
             ) from error
+        finally:
+            os.close(null)
+            os.close(log)
 
-    def _watch(
-        self, facts: MachineFacts, directory: Path, pidfd: int, child: subprocess.Popen[bytes] | None
-    ) -> _Machine:
-        machine = _Machine(facts, directory, pidfd, asyncio.Event(), child)
+    def _watch(self, facts: MachineFacts, directory: Path, pidfd: int) -> _Machine:
+        machine = _Machine(facts, directory, pidfd, asyncio.Event())
         self._machines[facts.service] = machine
         asyncio.get_running_loop().add_reader(pidfd, self._died, machine)
         return machine
 
     def _died(self, machine: _Machine) -> None:
         asyncio.get_running_loop().remove_reader(machine.pidfd)
-        code = machine.child.poll() if machine.child is not None else None
+        code = _reap(machine.facts.pid)
         machine.facts = replace(machine.facts, phase=MachinePhase.DEAD, death=_death(machine.directory, code))
         machine.gone.set()
         self._on_change(f"machine of {machine.facts.service} ended")
@@ -355,6 +362,15 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def _reap(pid: int) -> int | None:
+    """The exit code of a child that has ended, negative for a signal; None for a machine that was adopted."""
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status) if found else None
 
 
 def _death(directory: Path, code: int | None) -> str:

@@ -1,11 +1,15 @@
 """A machine's QMP connection; the one module that touches qemu.qmp."""
 
 import asyncio
+import logging
 from pathlib import Path
 
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from cleanroomd.errors import MachineError
+
+# The library logs as errors what is raised here as well, in words.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 
 _CONNECT_DEADLINE = 20.0
 _COMMAND_DEADLINE = 20.0

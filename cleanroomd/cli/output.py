@@ -1,0 +1,66 @@
+"""What goes to stdout and stderr, and how it ends."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
+from typing import Any, TypeVar
+
+import click
+
+from cleanroomd.cli.render import COLUMNS, NARROWEST, Line, Mood
+from cleanroomd.cli.text import clean
+from cleanroomd.errors import CleanroomError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells count."""
+READER_LEFT = 141
+"""128 + SIGPIPE."""
+
+_WIDEST = 120
+_AS_JSON = "cleanroomd.cli.as_json"
+_COLOURS = {Mood.GOOD: "green", Mood.BUSY: "yellow", Mood.BAD: "red"}
+
+
+def json_option(function: F) -> F:
+    """`--json`, as the parameter `as_json`; failures are then told in JSON as well."""
+
+    def remember(context: click.Context, _: click.Parameter, value: bool) -> bool:  # noqa: FBT001
+        context.meta[_AS_JSON] = value
+        return value
+
+    option = click.option("--json", "as_json", is_flag=True, callback=remember, help="Print JSON.")
+    return option(function)
+
+
+def print_json(document: object) -> None:
+    """One line, ASCII: no locale and no terminal can garble it."""
+    plain = asdict(document) if is_dataclass(document) and not isinstance(document, type) else document
+    click.echo(json.dumps(plain))
+
+
+def print_lines(lines: list[Line]) -> None:
+    """In colour when stdout is a terminal."""
+    for line in lines:
+        click.echo(click.style(line.text, fg=_COLOURS.get(line.mood)))
+
+
+def print_error(error: CleanroomError) -> None:
+    """To stderr for people, or to stdout in JSON where that was asked for."""
+    context = click.get_current_context()
+    if context.meta.get(_AS_JSON, False):
+        print_json({"error": error.message, "hint": error.hint})
+        return
+    click.echo(clean(error.message), err=True)
+    if error.hint:
+        click.echo(f"  {clean(error.hint)}", err=True)
+
+
+def columns() -> int:
+    """Of the terminal, within reason; COLUMNS where there is none."""
+    if not sys.stdout.isatty():
+        return COLUMNS
+    return min(max(shutil.get_terminal_size().columns, NARROWEST), _WIDEST)

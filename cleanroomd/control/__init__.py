@@ -1,0 +1,1 @@
+"""The control socket: what the daemon answers to people and programs of this enclosure, and to whom."""

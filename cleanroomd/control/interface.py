@@ -1,0 +1,172 @@
+"""The varlink interface org.cleanroomd.Control: its methods, its errors, and the check before each of them.
+
+Clients use the class for its types alone; an instance serves one connection.
+"""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from typing import cast
+
+from asyncvarlink import LastResult, TypedVarlinkErrorReply, VarlinkInterface, varlinkmethod
+
+from cleanroomd.control.access import Peer, Verb, may, who_may
+from cleanroomd.control.enclosure import Enclosure
+from cleanroomd.control.newest import newest
+from cleanroomd.control.wire import JournalEntry, mirror, to_wire
+from cleanroomd.errors import CleanroomError
+from cleanroomd.model.status import Status
+
+NAME = "org.cleanroomd.Control"
+
+_LONGEST_NAME = 64
+"""Longer than any service is called; nothing is compared with a longer one."""
+
+_MAYBE_ENTRY = cast("type[JournalEntry]", JournalEntry | None)
+"""asyncvarlink takes unions too; its annotation says otherwise."""
+
+_log = logging.getLogger(__name__)
+
+
+class NoSuchService(TypedVarlinkErrorReply, interface=NAME):
+    """The plan has no service of this name."""
+
+    class Parameters:
+        name: str
+        hint: str
+
+
+class NotAllowed(TypedVarlinkErrorReply, interface=NAME):
+    """The caller may not do this; `needs` says who may, in words."""
+
+    class Parameters:
+        needs: str
+
+
+class Cannot(TypedVarlinkErrorReply, interface=NAME):
+    """It could not be done: `message` reads "cannot DO: CAUSE", `hint` is what to do next, or empty."""
+
+    class Parameters:
+        message: str
+        hint: str
+
+
+class NoCall(TypedVarlinkErrorReply, interface=NAME):
+    """The message was no varlink call, for this reason."""
+
+    class Parameters:
+        reason: str
+
+
+class Fault(TypedVarlinkErrorReply, interface=NAME):
+    """The daemon failed at this call, by a fault of its own; its journal says how."""
+
+    class Parameters:
+        pass
+
+
+class ControlInterface(VarlinkInterface, name=NAME):
+    """The local control of a recovery enclosure.
+
+    Requests are answered with a sentence as soon as they are recorded; watch the status for what becomes of
+    them. Instants are CLOCK_BOOTTIME seconds, data_as_of and the times of journal entries are Unix time.
+    """
+
+    errors = (NoSuchService, NotAllowed, Cannot, NoCall, Fault)
+
+    def __init__(self, enclosure: Enclosure, peer: Peer) -> None:
+        self._enclosure = enclosure
+        self._peer = peer
+
+    @varlinkmethod(return_parameter="status", return_type=mirror(Status))
+    def GetStatus(self) -> Status:  # noqa: N802
+        """What works, what does not yet and why, and what to do next."""
+        self._check(Verb.STATUS)
+        return to_wire(self._enclosure.status())  # type: ignore[no-any-return]
+
+    @varlinkmethod(return_parameter="status", return_type=mirror(Status), delay_generator=False)
+    async def WatchStatus(self) -> AsyncIterator[Status]:  # noqa: N802
+        """The status at once and again at every change; a slow reader gets the newest, not each."""
+        self._check(Verb.STATUS)
+        async for status in newest(self._enclosure.subscribe()):
+            yield to_wire(status)
+        raise LastResult(to_wire(self._enclosure.status()))
+
+    @varlinkmethod(return_parameter="request")
+    async def Start(self, *, service: str) -> str:  # noqa: N802
+        """Starts a service, after what it depends on."""
+        self._check(Verb.START)
+        self._known(service)
+        return await self._asked(f"start {service}", self._enclosure.start(service))
+
+    @varlinkmethod(return_parameter="request")
+    async def Stop(self, *, service: str) -> str:  # noqa: N802
+        """Stops a service, after what depends on it."""
+        self._check(Verb.STOP)
+        self._known(service)
+        return await self._asked(f"stop {service}", self._enclosure.stop(service))
+
+    @varlinkmethod(return_parameter="request")
+    async def Restore(self) -> str:  # noqa: N802
+        """Starts every service of the plan, in the order of their priority."""
+        self._check(Verb.RESTORE)
+        return await self._asked("restore", self._enclosure.restore())
+
+    @varlinkmethod(return_parameter="request")
+    async def Shutdown(self) -> str:  # noqa: N802
+        """Stops every machine, in reverse order."""
+        self._check(Verb.SHUTDOWN)
+        return await self._asked("shut down", self._enclosure.shutdown())
+
+    @varlinkmethod(return_parameter="entry", return_type=_MAYBE_ENTRY, delay_generator=False)
+    async def ReadJournal(self, *, follow: bool) -> AsyncIterator[JournalEntry | None]:  # noqa: N802
+        """The entries of the run journal; the last reply has none. With follow it waits for more."""
+        self._check(Verb.JOURNAL)
+        async for entry in self._enclosure.journal(follow=follow):
+            yield journal_entry(entry)
+        raise LastResult(None)
+
+    def _check(self, verb: Verb) -> None:
+        if may(self._peer, verb):
+            return
+        _log.warning("refused to %s: uid %d (pid %d)", verb, self._peer.uid, self._peer.pid)
+        raise NotAllowed(needs=who_may(verb))
+
+    def _known(self, untrusted_service: str) -> None:
+        names = [service.name for service in self._enclosure.status().services]
+        if untrusted_service in names:
+            return
+        hint = f"the services are {', '.join(names)}"
+        if len(untrusted_service) <= _LONGEST_NAME:
+            import difflib  # clients import this module, and start in a tenth of a second
+
+            for name in difflib.get_close_matches(untrusted_service, names, n=1):
+                hint = f"did you mean {name}?"
+        raise NoSuchService(name=untrusted_service[:_LONGEST_NAME], hint=hint)
+
+    async def _asked(self, what: str, request: Awaitable[str]) -> str:
+        _log.info("asked to %s by uid %d (pid %d)", what, self._peer.uid, self._peer.pid)
+        try:
+            return await request
+        except CleanroomError as error:
+            _log.info("not granted: %s", error.message)
+            raise Cannot(message=error.message, hint=error.hint) from error
+
+
+def journal_entry(entry: Mapping[str, object]) -> JournalEntry:
+    """An entry of the daemon's journal as it crosses the socket: whatever it holds, as text."""
+    named = {"time", "text", "event", "service"}
+    time = entry.get("time")
+    return JournalEntry(
+        time=float(time) if isinstance(time, int | float) else 0.0,
+        text=_text(entry.get("text")),
+        event=_text(entry.get("event")),
+        service=_text(entry.get("service")),
+        fields={key: _text(value) for key, value in entry.items() if key not in named},
+    )
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,0 +1,221 @@
+"""The rules in force: one batch to change them, one dump to know them, on the socket that owns the tables."""
+
+import errno
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Self
+
+from pyroute2.netlink.nfnetlink.nftsocket import (
+    NFT_MSG_GETCHAIN,
+    NFT_MSG_GETFLOWTABLE,
+    NFT_MSG_GETGEN,
+    NFT_MSG_GETOBJ,
+    NFT_MSG_GETRULE,
+    NFT_MSG_GETSET,
+    NFT_MSG_GETSETELEM,
+    NFT_MSG_GETTABLE,
+)
+
+from cleanroomd.errors import IsolationError
+from cleanroomd.isolation import decode, encode
+from cleanroomd.isolation.changes import changes
+from cleanroomd.isolation.channel import Channel, InterruptedDumpError, RefusedError
+from cleanroomd.isolation.expressions import Rule
+from cleanroomd.isolation.policy import TABLE, compile_posture
+from cleanroomd.isolation.ruleset import Chain, Family, Ruleset, Set, Table, differences
+from cleanroomd.model.posture import Posture, Proof
+
+OWNER, PERSIST = 0x2, 0x4
+"""NFT_TABLE_F_*"""
+ATTEMPTS = 20
+"""How often a dump or a batch is begun again because somebody changed rules meanwhile."""
+NAMED = 5
+"""Differences that an error names one by one."""
+
+_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+_HINTS = {
+    errno.EPERM: "another process owns the tables: restart the keeper, then the daemon",
+    errno.ENOENT: "an interface must exist before its guard",
+    errno.EMSGSIZE: "the rules are too many for this user's socket buffer: raise net.core.wmem_max, or run as root",
+    errno.EOPNOTSUPP: "the kernel lacks something of nf_tables: 5.16 or later with the netdev family is needed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """One consistent dump."""
+
+    ruleset: Ruleset
+    owners: dict[Family, decode.TableFacts]
+    generation: int
+
+
+class RuleWriter:
+    """Changes and proves the rules of the two owned tables. Takes the socket over and closes it."""
+
+    def __init__(self, owning: socket.socket) -> None:
+        self._channel = Channel(owning)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def apply(self, ruleset: Ruleset) -> None:
+        """Make these rules the ones in force, in one batch; nothing is sent if they already are.
+
+        The batch is computed against a dump and bound to that dump's generation, so a change in between makes
+        the kernel refuse it, and it is computed anew. IsolationError leaves the rules as they were.
+        """
+        for _ in range(ATTEMPTS):
+            state = self._state()
+            if state.ruleset == ruleset and not self._unowned(state):
+                return
+            messages = list(changes(state.ruleset, ruleset, self._claim_flags(state)))
+            try:
+                self._channel.commit(messages, state.generation)
+            except RefusedError as refusal:
+                if refusal.code == errno.ERESTART:
+                    continue
+                raise IsolationError(
+                    f"cannot apply the rules: {refusal}; the old rules are still in force",
+                    _HINTS.get(refusal.code, ""),
+                ) from refusal
+            return
+        raise self._restless("apply the rules")
+
+    def read_back(self) -> tuple[Ruleset, int]:
+        """The rules in force and the kernel's ruleset generation at which they were; other tables are left out."""
+        state = self._state()
+        return state.ruleset, state.generation
+
+    def prove(self, posture: Posture) -> Proof:
+        """Compare the rules in force with what the posture compiles to; IsolationError names the differences."""
+        state = self._state()
+        problems = [*self._unowned(state), *differences(compile_posture(posture), state.ruleset)]
+        if problems:
+            named = "; ".join(problems[:NAMED])
+            more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+            raise IsolationError(
+                f"cannot prove the isolation: {named}{more}", "apply the rules again, and find out who changed them"
+            )
+        at = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return Proof(posture=posture, generation=state.generation, digest=state.ruleset.digest, at=at)
+
+    def generation(self) -> int:
+        """The kernel's ruleset generation of this network namespace; it moves with every change of any table."""
+        (reply,) = self._channel.ask(NFT_MSG_GETGEN, dump=False)
+        return decode.Attributes(reply.attributes).number(1)
+
+    def foreign_tables(self) -> frozenset[str]:
+        """Tables that are not ours, as "inet filter": they cannot accept what ours drop, but they can drop more."""
+        return frozenset(
+            f"{_FAMILIES.get(facts.family, facts.family)} {facts.name}"
+            for facts in self._tables()
+            if not _is_ours(facts)
+        )
+
+    def denied(self) -> dict[str, int]:
+        """Packets that each chain has dropped since its counter was made, by chain."""
+        found: dict[str, int] = {}
+        for family in Family:
+            for name, kind, data in self._objects(family):
+                if kind == encode.COUNTER_OBJECT:
+                    found[name] = decode.Attributes(data).number(2)
+        return found
+
+    def _claim_flags(self, state: _State) -> int:
+        """Flags of the living tables, which the keeper chose as the kernel allows; those of an orphan lack owner."""
+        flags = {facts.flags for facts in state.owners.values()}
+        return OWNER if flags == {OWNER} else OWNER | PERSIST
+
+    def _unowned(self, state: _State) -> list[str]:
+        port = self._channel.port
+        return [
+            f"table {_FAMILIES[family]} {TABLE} is not owned by the keeper's socket"
+            for family, facts in state.owners.items()
+            if not facts.flags & OWNER or facts.owner != port
+        ]
+
+    def _state(self) -> _State:
+        for _ in range(ATTEMPTS):
+            generation = self.generation()
+            with suppress(InterruptedDumpError):
+                state = self._dump(generation)
+                if self.generation() == generation:
+                    return state
+        raise self._restless("read the rules back")
+
+    def _restless(self, what: str) -> IsolationError:
+        return IsolationError(
+            f"cannot {what}: something keeps changing the packet filter",
+            "look for a firewall service that reloads all the time, and stop it",
+        )
+
+    def _dump(self, generation: int) -> _State:
+        owners = {Family(facts.family): facts for facts in self._tables() if _is_ours(facts)}
+        tables = frozenset(self._table(family, facts) for family, facts in owners.items())
+        return _State(Ruleset(tables), owners, generation)
+
+    def _tables(self) -> list[decode.TableFacts]:
+        return [decode.table(reply.family, reply.attributes) for reply in self._channel.ask(NFT_MSG_GETTABLE)]
+
+    def _table(self, family: Family, facts: decode.TableFacts) -> Table:
+        odd = [f"flags {facts.flags}"] if facts.flags & ~(OWNER | PERSIST) else []
+        objects = self._objects(family)
+        odd += [f"object {name} of type {kind}" for name, kind, _ in objects if kind != encode.COUNTER_OBJECT]
+        if self._channel.ask(NFT_MSG_GETFLOWTABLE, family, _TABLE_ATTRIBUTE):
+            odd.append("a flowtable")
+        return Table(
+            family,
+            TABLE,
+            frozenset(self._chains(family)),
+            frozenset(self._sets(family)),
+            frozenset(name for name, kind, _ in objects if kind == encode.COUNTER_OBJECT),
+            "; ".join(odd),
+        )
+
+    def _objects(self, family: Family) -> list[tuple[str, int, bytes]]:
+        """Name, type and data of the table's stateful objects."""
+        found = []
+        for reply in self._channel.ask(NFT_MSG_GETOBJ, family, _TABLE_ATTRIBUTE):
+            attributes = decode.Attributes(reply.attributes)
+            if attributes.text(1) == TABLE:
+                found.append((attributes.text(2), attributes.number(3), attributes.take(4)))
+        return found
+
+    def _chains(self, family: Family) -> Iterator[Chain]:
+        rules: dict[str, list[Rule]] = {}
+        for reply in self._channel.ask(NFT_MSG_GETRULE, family, _TABLE_ATTRIBUTE):
+            attributes = decode.Attributes(reply.attributes)
+            if attributes.text(1) == TABLE:
+                expressions = attributes.take(4) if 4 in attributes else b""
+                rules.setdefault(attributes.text(2), []).append(decode.rule(expressions))
+        for reply in self._channel.ask(NFT_MSG_GETCHAIN, family):
+            if decode.Attributes(reply.attributes).text(1) == TABLE:
+                chain = decode.chain(family, reply.attributes)
+                yield replace(chain, rules=tuple(rules.get(chain.name, ())))
+
+    def _sets(self, family: Family) -> Iterator[Set]:
+        for reply in self._channel.ask(NFT_MSG_GETSET, family, _TABLE_ATTRIBUTE):
+            if decode.Attributes(reply.attributes).text(1) != TABLE:
+                continue
+            item = decode.set_head(reply.attributes)
+            wanted = _TABLE_ATTRIBUTE + encode.attribute(2, encode.wire_name(item.name) + b"\0")
+            lists = self._channel.ask(NFT_MSG_GETSETELEM, family, wanted)
+            found = frozenset(element for part in lists for element in decode.elements(part.attributes))
+            yield replace(item, elements=found)
+
+
+_TABLE_ATTRIBUTE = encode.attribute(1, encode.wire_name(TABLE) + b"\0")
+
+
+def _is_ours(facts: decode.TableFacts) -> bool:
+    return facts.name == TABLE and facts.family in tuple(Family)

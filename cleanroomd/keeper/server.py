@@ -1,0 +1,115 @@
+"""Copies of the owning socket for processes of the same user, over a unix socket, until told to stop."""
+
+import fcntl
+import os
+import selectors
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cleanroomd.errors import IsolationError
+
+BACKLOG = 8
+_CLIENT_SECONDS = 1.0
+_PEER = struct.Struct("=iII")
+"""struct ucred: process, user, group."""
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """Effective uid of the other end when it connected or listened (SO_PEERCRED)."""
+    return int(_PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[1])
+
+
+@contextmanager
+def place(path: Path) -> Iterator[socket.socket]:
+    """The bound unix socket, not listening yet; its file is gone afterwards.
+
+    A lock on the directory (released with this process, no file left behind) makes one of two keepers that
+    start at once the second, which then finds the first one's socket. A file that nobody listens on is what a
+    killed keeper left; it is replaced.
+    """
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        _clear(path)
+        previous = os.umask(0o177)
+        try:
+            listener.bind(os.fspath(path))
+        finally:
+            os.umask(previous)
+        listener.listen(BACKLOG)
+        fcntl.flock(directory, fcntl.LOCK_UN)
+        try:
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        listener.close()
+        os.close(directory)
+
+
+def _clear(path: Path) -> None:
+    """Make room at a path; IsolationError if somebody listens there, or if it is no socket at all."""
+    if not os.path.lexists(path):
+        return
+    if not path.is_socket():
+        raise IsolationError(
+            f"cannot keep the rule tables: {path} is in the way and no socket",
+            "move that file away, or name another place for the socket",
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        probe.settimeout(_CLIENT_SECONDS)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except TimeoutError:
+            # Its queue is full: somebody listens.
+            pass
+    raise IsolationError(
+        f"cannot keep the rule tables: another keeper serves {path}",
+        "one keeper per enclosure is enough; stop the other one first if it is not wanted",
+    )
+
+
+def serve(listener: socket.socket, owning: socket.socket, stop: socket.socket) -> None:
+    """Hand out copies until `stop` can be read."""
+    with selectors.DefaultSelector() as selector:
+        listener.settimeout(0)
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(stop, selectors.EVENT_READ)
+        while True:
+            ready = {key.fileobj for key, _ in selector.select()}
+            if stop in ready:
+                return
+            # A client may be gone, or refuse to read, by the time it is served: its loss alone.
+            with suppress(OSError):
+                _answer(listener, owning)
+
+
+def _answer(listener: socket.socket, owning: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.settimeout(_CLIENT_SECONDS)
+        if peer_uid(connection) == os.geteuid():
+            socket.send_fds(connection, [b"1"], [owning.fileno()])
+
+
+@contextmanager
+def stop_signals() -> Iterator[socket.socket]:
+    """A socket that becomes readable at the first SIGTERM or SIGINT from now on."""
+    wakeup, alarm = socket.socketpair()
+    with wakeup, alarm:
+        alarm.settimeout(0)
+        signal.set_wakeup_fd(alarm.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        try:
+            yield wakeup
+        finally:
+            signal.set_wakeup_fd(-1)

@@ -1,0 +1,91 @@
+"""From the tables of a file in which no problem was found to the model's types."""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from cleanroomd.model import plan as model
+from cleanroomd.plan import schema, units
+
+T = TypeVar("T")
+
+
+def build(file: schema.PlanFile, digest: str) -> model.Plan:
+    return model.Plan(
+        enclosure=model.Enclosure(
+            name=file.enclosure.name, language=file.enclosure.language.value, rto=file.enclosure.rto
+        ),
+        ports=tuple(
+            model.Port(name, mac=port.match.mac, path=port.match.path, address=port.address, gateway=port.gateway)
+            for name, port in file.ports.items()
+        ),
+        zones=tuple(_zone(name, zone) for name, zone in file.zones.items()),
+        services=tuple(map(_service, file.services)),
+        flows=tuple(
+            model.Flow(origin=flow.origin, to=flow.to, tcp=_once(flow.tcp), udp=_once(flow.udp)) for flow in file.flows
+        ),
+        windows=tuple(
+            model.Window(
+                name=window.name,
+                origin=window.origin,
+                to=window.to,
+                tcp=_once(window.tcp),
+                longest=window.longest,
+            )
+            for window in file.windows
+        ),
+        digest=digest,
+    )
+
+
+def _zone(name: str, zone: schema.ZoneTable) -> model.Zone:
+    dhcp = model.DhcpRange(zone.dhcp.first, zone.dhcp.last) if zone.dhcp else None
+    return model.Zone(name, port=zone.port, address=zone.address, vlan=zone.vlan, dhcp=dhcp)
+
+
+def _service(service: schema.ServiceTable) -> model.Service:
+    return model.Service(
+        name=service.name,
+        title=service.title or service.name,
+        priority=service.priority,
+        address=service.address,
+        mac=service.mac or units.derived_mac(service.name),
+        memory=service.memory,
+        memory_min=service.memory_min or service.memory,
+        disks=tuple(model.Disk(disk.name, disk.kind) for disk in service.disks),
+        ready=tuple(map(_probe, service.ready)),
+        gateway=service.gateway,
+        required=service.required,
+        depends_on=tuple(dict.fromkeys(service.depends_on)),
+        cpus=service.cpus,
+        firmware=service.firmware,
+        start=service.start,
+        role=service.role or "",
+        guest_agent=service.guest_agent,
+        ready_timeout=service.ready_timeout,
+        retries=service.retries,
+        shutdown_timeout=service.shutdown_timeout,
+    )
+
+
+def _probe(probe: schema.Probe) -> model.Probe:
+    match probe:
+        case schema.HttpTable():
+            return model.HttpProbe(
+                probe.http.port,
+                path=probe.http.path,
+                tls=probe.http.tls,
+                expect=probe.expect,
+                contains=probe.contains.decode(),
+            )
+        case schema.TcpTable():
+            return model.TcpProbe(probe.tcp, expect=probe.expect, send=probe.send)
+        case schema.PostgresTable():
+            return model.PostgresProbe(probe.postgres, database=probe.database, user=probe.user)
+        case schema.MllpTable():
+            return model.MllpProbe(probe.mllp, message=probe.message or "", accept=_once(probe.accept))
+        case schema.DicomTable():
+            return model.DicomProbe(probe.dicom, aet=probe.aet, calling_aet=probe.calling_aet)
+
+
+def _once(values: Iterable[T]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(values))

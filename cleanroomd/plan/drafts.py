@@ -1,0 +1,168 @@
+"""What can be known of a plan that is not valid yet, so that its cross-references can be checked already.
+
+Every value is None, or missing from its list, where the file gives none or a wrong one: the schema says so,
+and what refers to it is not blamed for it. Names are as written, valid or not: references repeat them.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+from typing import TypeVar
+
+from cleanroomd.model.plan import StartKind
+from cleanroomd.plan import units
+
+T = TypeVar("T")
+Named = tuple[int, str]
+"""A name with its index in the list that it was written in."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortDraft:
+    name: str
+    path: str | None
+    mac: str | None
+    address: IPv4Interface | None
+    gateway: IPv4Address | None
+    has_address: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneDraft:
+    name: str
+    port: str | None
+    address: IPv4Interface | None
+    vlan: object
+    dhcp: tuple[IPv4Address, IPv4Address] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDraft:
+    index: int
+    name: str | None
+    address: IPv4Address | None
+    gateway: IPv4Address | None
+    mac: str | None
+    memory: int | None
+    memory_min: int | None
+    depends_on: tuple[Named, ...]
+    disks: tuple[Named, ...]
+    warm_controller: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FlowDraft:
+    index: int
+    origin: str | None
+    to: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowDraft:
+    index: int
+    name: str | None
+    origin: str | None
+    to: IPv4Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    ports: tuple[PortDraft, ...]
+    zones: tuple[ZoneDraft, ...]
+    services: tuple[ServiceDraft, ...]
+    flows: tuple[FlowDraft, ...]
+    windows: tuple[WindowDraft, ...]
+
+
+def draft(document: dict[str, object]) -> Draft:
+    return Draft(
+        ports=tuple(_port(name, table) for name, table in _named(document.get("ports"))),
+        zones=tuple(_zone(name, table) for name, table in _named(document.get("zones"))),
+        services=tuple(_service(index, table) for index, table in _listed(document.get("service"))),
+        flows=tuple(
+            FlowDraft(index, _text(table.get("from")), _text(table.get("to")))
+            for index, table in _listed(document.get("flow"))
+        ),
+        windows=tuple(
+            WindowDraft(
+                index,
+                _text(table.get("name")),
+                _text(table.get("from")),
+                _try(units.address, table.get("to")),
+            )
+            for index, table in _listed(document.get("window"))
+        ),
+    )
+
+
+def _port(name: str, table: dict[str, object]) -> PortDraft:
+    match = table.get("match")
+    match = match if isinstance(match, dict) else {}
+    return PortDraft(
+        name=name,
+        path=_try(units.id_path, match.get("path")),
+        mac=_try(units.mac, match.get("mac")),
+        address=_try(units.interface, table.get("address")),
+        gateway=_try(units.address, table.get("gateway")),
+        has_address="address" in table,
+    )
+
+
+def _zone(name: str, table: dict[str, object]) -> ZoneDraft:
+    dhcp = table.get("dhcp")
+    dhcp = dhcp if isinstance(dhcp, dict) else {}
+    first, last = _try(units.address, dhcp.get("from")), _try(units.address, dhcp.get("to"))
+    return ZoneDraft(
+        name=name,
+        port=_text(table.get("port")),
+        address=_try(units.interface, table.get("address")),
+        vlan=table.get("vlan"),
+        dhcp=(first, last) if first and last else None,
+    )
+
+
+def _service(index: int, table: dict[str, object]) -> ServiceDraft:
+    name = _text(table.get("name"))
+    mac = _try(units.mac, table["mac"]) if "mac" in table else units.derived_mac(name) if name else None
+    return ServiceDraft(
+        index=index,
+        name=name,
+        address=_try(units.address, table.get("address")),
+        gateway=_try(units.address, table.get("gateway")),
+        mac=mac,
+        memory=_try(units.size, table.get("memory")),
+        memory_min=_try(units.size, table.get("memory_min")),
+        depends_on=_names(table.get("depends_on")),
+        disks=_names(table.get("disks")),
+        warm_controller=table.get("role") == "domain-controller" and table.get("start") == StartKind.WARM,
+    )
+
+
+def _named(section: object) -> Iterator[tuple[str, dict[str, object]]]:
+    tables = section if isinstance(section, dict) else {}
+    return ((name, table) for name, table in tables.items() if isinstance(table, dict))
+
+
+def _listed(section: object) -> Iterator[tuple[int, dict[str, object]]]:
+    tables = section if isinstance(section, list) else []
+    return ((index, table) for index, table in enumerate(tables) if isinstance(table, dict))
+
+
+def _names(values: object) -> tuple[Named, ...]:
+    """Names in a list, each as a string or as the `name` of a table."""
+    values = values if isinstance(values, list) else []
+    plain = (value.get("name") if isinstance(value, dict) else value for value in values)
+    return tuple((index, name) for index, name in enumerate(plain) if isinstance(name, str))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _try(parse: Callable[[object], T], value: object) -> T | None:
+    if value is None:
+        return None
+    try:
+        return parse(value)
+    except ValueError:
+        return None
