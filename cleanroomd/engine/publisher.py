@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from cleanroomd.engine.journal import Event, Journal
-from cleanroomd.model.status import Status
+from cleanroomd.model.status import ServiceState, ServiceStatus, Status
 
 
 class Publisher:
@@ -15,6 +15,7 @@ class Publisher:
         self._journal = journal
         self._status: Status | None = None
         self._version = 0
+        self._entered: dict[str, tuple[ServiceState, float]] = {}
         self._waiting: set[asyncio.Event] = set()
         self.first = asyncio.Event()
         """Set once there is a status at all."""
@@ -28,7 +29,9 @@ class Publisher:
 
     def publish(self, status: Status) -> None:
         """Make `status` the newest; what people would notice of the change goes into the journal."""
-        before, self._status = self._status, status
+        before = self._status
+        status = replace(status, services=tuple(self._dated(service, status) for service in status.services))
+        self._status = status
         if before is not None and _substance(before) == _substance(status):
             return
         self._log(before, status)
@@ -49,6 +52,16 @@ class Publisher:
                 await changed.wait()
         finally:
             self._waiting.discard(changed)
+
+    def _dated(self, service: ServiceStatus, status: Status) -> ServiceStatus:
+        """`service` with the moment of its newest change of state, where nothing observed says when that was."""
+        state, since = self._entered.get(service.name, (service.state, service.since))
+        if state is not service.state:
+            since = status.now
+        if service.since > status.power_on:
+            since = service.since
+        self._entered[service.name] = (service.state, since)
+        return replace(service, since=since)
 
     def _log(self, before: Status | None, status: Status) -> None:
         known = {service.name: service.state for service in before.services} if before else {}
@@ -74,6 +87,5 @@ def _substance(status: Status) -> Status:
         status,
         now=0.0,
         remaining=None,
-        isolation=replace(status.isolation, proven_at=None),
         services=tuple(replace(service, remaining=None, since=0.0) for service in status.services),
     )

@@ -26,7 +26,7 @@ def owning_socket(path: Path) -> socket.socket:
         raise IsolationError(f"cannot get the owning socket from the keeper at {path}: {reason}", _HINT) from error
     if not descriptors:
         raise IsolationError(f"cannot get the owning socket from {path}: the keeper refused", _HINT)
-    # Not with MSG_CMSG_CLOEXEC: recv_fds drops its flags before Python 3.14.
+    # Not with MSG_CMSG_CLOEXEC: recv_fds of Python 3.11 drops its flags.
     os.set_inheritable(descriptors[0], False)  # noqa: FBT003 (takes no keyword)
     owning = socket.socket(fileno=descriptors[0])
     if (owning.family, owning.proto) != (socket.AF_NETLINK, NETLINK_NETFILTER):
