@@ -83,9 +83,9 @@ def quote(untrusted_value: object) -> str:
 
 
 def printable(untrusted_text: str) -> str:
-    """At most 60 characters of a text, without anything that a terminal would obey."""
+    """At most 60 characters of a text, without anything that a terminal would obey, or that only looks like a space."""
     shown = untrusted_text[:_QUOTED_AT_MOST]
-    safe = "".join(c if is_text(c) else c.encode("unicode_escape").decode() for c in shown)
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
     return safe if len(untrusted_text) <= _QUOTED_AT_MOST else f"{safe}…"
 
 

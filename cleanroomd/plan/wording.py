@@ -30,7 +30,7 @@ def _in_file(error: ErrorDetails) -> Loc:
     loc = error["loc"]
     if loc[-1] == _DICT_KEY and error["type"] != "extra_forbidden":
         return loc[:-1]
-    if len(loc) > 4 and str(loc[4]).startswith(PROBE_TAG):
+    if len(loc) > 4 and loc[2] == "ready" and str(loc[4]).startswith(PROBE_TAG):
         return loc[:4] + loc[5:]
     return loc
 

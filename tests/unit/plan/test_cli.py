@@ -1,0 +1,109 @@
+"""`cleanroomctl plan`, as it is called."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cleanroomd.cli.main import cli
+
+EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "plan.toml"
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["plan", *map(str, arguments)], catch_exceptions=False)
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    text = EXAMPLE.read_text()
+    for right, wrong in (
+        ('["identity", "record-db"]', '["identitty", "record-db"]'),
+        ('"512M"', '"12 potatoes"'),
+        ('from = "devices"', 'from = "uplink"'),
+    ):
+        assert right in text
+        text = text.replace(right, wrong, 1)
+    file = tmp_path / "plan.toml"
+    file.write_text(text)
+    return file
+
+
+def line_of(file: Path, text: str) -> int:
+    return next(number for number, line in enumerate(file.read_text().splitlines(), 1) if text in line)
+
+
+def test_a_plan_without_problem() -> None:
+    result = call("check", EXAMPLE)
+    assert (result.output, result.exit_code) == (f"{EXAMPLE}: no problem; 5 services, 7 flows\n", 0)
+    assert json.loads(call("check", "--json", EXAMPLE).output) == {
+        "file": str(EXAMPLE),
+        "problems": [],
+        "services": 5,
+        "flows": 7,
+    }
+
+
+def test_problems_are_listed_with_their_lines(broken: Path) -> None:
+    result = call("check", broken)
+    assert result.exit_code == 1
+    marks = ("identitty", "potatoes", 'from = "uplink"')
+    depends_on, memory, flow = (line_of(broken, mark) for mark in marks)
+    assert (
+        result.output
+        == f"""\
+{broken}: 3 problems
+  service[2].depends_on (line {depends_on}): "identitty" is no service; did you mean "identity"?
+  service[4].memory (line {memory}): "12 potatoes" is no size; write for example "12G" or "512M"
+  flow[2].from (line {flow}): "uplink" cannot be in a flow; declare a [[window]] and open it with a lease
+"""
+    )
+
+
+@pytest.mark.parametrize("verb", ["check", "show"])
+def test_problems_in_json(broken: Path, verb: str) -> None:
+    result = call(verb, "--json", broken)
+    assert result.exit_code == 1
+    problems = json.loads(result.output)["problems"]
+    assert [problem["path"] for problem in problems] == ["service[2].depends_on", "service[4].memory", "flow[2].from"]
+    assert problems[1]["line"] == line_of(broken, "potatoes")
+
+
+@pytest.mark.parametrize("verb", ["check", "show"])
+def test_a_file_that_is_not_there(tmp_path: Path, verb: str) -> None:
+    result = call(verb, tmp_path / "plan.toml")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"cannot read the plan {tmp_path}/plan.toml: there is no such file\n  ")
+    assert result.stdout == ""
+
+
+def test_a_plan_in_words() -> None:
+    result = call("show", EXAMPLE)
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert lines[0] == "Caisson 1, GHT Vaucluse, to be ready within 30 min"
+    services = [line.split()[1] for line in lines if line[1:2].isdigit() and line[0] == " "]
+    assert services == ["identity", "record", "imaging", "record-db", "laboratory"]
+    for said in (
+        "    10.1.20.14, 02:f6:e9:ce:c9:2c; memory 4 GiB, at least 2 GiB; warm start",
+        "    after identity, record-db",
+        "    ready when DICOM C-ECHO to ORTHANC on 4242 answers; HTTP /system on 8042 answers 200; within 3 min",
+        "devices is 10.1.30.0/24 behind port care, VLAN 30",
+        "workstations may connect to imaging, tcp 4242, 8042",
+        "lease backup-feed: imaging to 192.168.40.10 on the uplink, tcp 443, at most 15 min",
+    ):
+        assert said in lines
+
+
+def test_a_plan_in_json() -> None:
+    document = json.loads(call("show", "--json", EXAMPLE).output)
+    imaging = document["services"][3]
+    assert imaging["memory"] == 4 << 30
+    assert imaging["ready"][0] == {"protocol": "dicom", "port": 4242, "aet": "ORTHANC", "calling_aet": "CLEANROOM"}
+    assert document["windows"][0]["longest"] == 900.0
+    assert document["zones"][0]["dhcp"] == {"first": "10.77.0.100", "last": "10.77.0.199"}
+
+
+def test_the_schema_is_json() -> None:
+    assert json.loads(call("schema").output)["properties"]["service"]["items"] == {"$ref": "#/$defs/ServiceTable"}
