@@ -73,5 +73,12 @@ python_environment() {
 }
 
 pip_install() {
-  "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2
+  local log
+  log=$(mktemp)
+  if ! "$root/.venv/bin/python" -m pip install --disable-pip-version-check --no-input "$@" >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    say "cannot set up Python: see above"
+    exit 1
+  fi
+  rm -f "$log"
 }

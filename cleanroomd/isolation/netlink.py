@@ -3,10 +3,10 @@
 import errno
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, TypeVar
 
 from pyroute2.netlink.nfnetlink.nftsocket import (
     NFT_MSG_GETCHAIN,
@@ -27,6 +27,8 @@ from cleanroomd.isolation.expressions import Rule
 from cleanroomd.isolation.policy import TABLE, compile_posture
 from cleanroomd.isolation.ruleset import Chain, Family, Ruleset, Set, Table, differences
 from cleanroomd.model.posture import Posture, Proof
+
+Found = TypeVar("Found")
 
 OWNER, PERSIST = 0x2, 0x4
 """NFT_TABLE_F_*"""
@@ -89,7 +91,7 @@ class RuleWriter:
                     _HINTS.get(refusal.code, ""),
                 ) from refusal
             return
-        raise self._restless("apply the rules")
+        raise _restless("apply the rules")
 
     def read_back(self) -> tuple[Ruleset, int]:
         """The rules in force and the kernel's ruleset generation at which they were; other tables are left out."""
@@ -116,20 +118,17 @@ class RuleWriter:
 
     def foreign_tables(self) -> frozenset[str]:
         """Tables that are not ours, as "inet filter": they cannot accept what ours drop, but they can drop more."""
+        tables, _ = self._steadily(self._tables)
         return frozenset(
-            f"{_FAMILIES.get(facts.family, facts.family)} {facts.name}"
-            for facts in self._tables()
-            if not _is_ours(facts)
+            f"{_FAMILIES.get(facts.family, facts.family)} {facts.name}" for facts in tables if not _is_ours(facts)
         )
 
     def denied(self) -> dict[str, int]:
         """Packets that each chain has dropped since its counter was made, by chain."""
-        found: dict[str, int] = {}
-        for family in Family:
-            for name, kind, data in self._objects(family):
-                if kind == encode.COUNTER_OBJECT:
-                    found[name] = decode.Attributes(data).number(2)
-        return found
+        objects, _ = self._steadily(lambda: [found for family in Family for found in self._objects(family)])
+        return {
+            name: decode.Attributes(data).number(2) for name, kind, data in objects if kind == encode.COUNTER_OBJECT
+        }
 
     def _claim_flags(self, state: _State) -> int:
         """Flags of the living tables, which the keeper chose as the kernel allows; those of an orphan lack owner."""
@@ -145,24 +144,22 @@ class RuleWriter:
         ]
 
     def _state(self) -> _State:
+        def dump() -> tuple[Ruleset, dict[Family, decode.TableFacts]]:
+            owners = {Family(facts.family): facts for facts in self._tables() if _is_ours(facts)}
+            return Ruleset(frozenset(self._table(family, facts) for family, facts in owners.items())), owners
+
+        (ruleset, owners), generation = self._steadily(dump)
+        return _State(ruleset, owners, generation)
+
+    def _steadily(self, read: Callable[[], Found]) -> tuple[Found, int]:
+        """What was read while the rules stayed as they are, and their generation."""
         for _ in range(ATTEMPTS):
             generation = self.generation()
             with suppress(InterruptedDumpError):
-                state = self._dump(generation)
+                found = read()
                 if self.generation() == generation:
-                    return state
-        raise self._restless("read the rules back")
-
-    def _restless(self, what: str) -> IsolationError:
-        return IsolationError(
-            f"cannot {what}: something keeps changing the packet filter",
-            "look for a firewall service that reloads all the time, and stop it",
-        )
-
-    def _dump(self, generation: int) -> _State:
-        owners = {Family(facts.family): facts for facts in self._tables() if _is_ours(facts)}
-        tables = frozenset(self._table(family, facts) for family, facts in owners.items())
-        return _State(Ruleset(tables), owners, generation)
+                    return found, generation
+        raise _restless("read the rules back")
 
     def _tables(self) -> list[decode.TableFacts]:
         return [decode.table(reply.family, reply.attributes) for reply in self._channel.ask(NFT_MSG_GETTABLE)]
@@ -219,3 +216,10 @@ _TABLE_ATTRIBUTE = encode.attribute(1, encode.wire_name(TABLE) + b"\0")
 
 def _is_ours(facts: decode.TableFacts) -> bool:
     return facts.name == TABLE and facts.family in tuple(Family)
+
+
+def _restless(what: str) -> IsolationError:
+    return IsolationError(
+        f"cannot {what}: something keeps changing the packet filter",
+        "look for a firewall service that reloads all the time, and stop it",
+    )

@@ -21,7 +21,7 @@ def main() -> int:
             _announce(arguments.ready_fd)
             serve(listener, owning, stop)
     except IsolationError as error:
-        print(error.message, f"  {error.hint}", sep="\n", file=sys.stderr)
+        print("\n  ".join(filter(None, (error.message, error.hint))), file=sys.stderr)
         return Exit.CANNOT
     except OSError as error:
         print(f"cannot keep the rule tables: {error}", file=sys.stderr)

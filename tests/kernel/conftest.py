@@ -14,7 +14,8 @@ from tests.kernel.world import World
 def _privileges() -> None:
     problem = privileged()
     if problem:
-        pytest.fail(f"cannot make network namespaces: {problem}\n  run as root, or: unshare -rnm scripts/test kernel")
+        hint = "run as root, or: unshare -rnm scripts/test kernel (and /dev/net/tun needs mode 0666)"
+        pytest.fail(f"cannot make network namespaces and taps: {problem}\n  {hint}")
 
 
 @pytest.fixture

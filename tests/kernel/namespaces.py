@@ -10,7 +10,6 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -125,11 +124,10 @@ class Cable:
 
 
 def privileged() -> str:
-    """Why namespaces cannot be made here, "" if they can."""
-    if not Path("/dev/net/tun").exists():
-        return "there is no /dev/net/tun"
+    """Why namespaces and taps cannot be made here, "" if they can."""
     try:
         Namespace().close()
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
     except OSError as error:
         return str(error)
     return ""

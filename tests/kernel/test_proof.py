@@ -2,12 +2,15 @@
 
 import re
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES
+from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_GETSETELEM
 
 from cleanroomd.errors import IsolationError
 from cleanroomd.isolation import encode, links
@@ -40,7 +43,7 @@ def links_only() -> Iterator[RuleWriter]:
     space.close()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(posture=postures(ports=PORTS, taps=TAPS))
 def test_what_is_read_back_is_what_was_compiled(links_only: RuleWriter, posture: Posture) -> None:
     """Each posture is reached from the one before by differences in place."""
@@ -182,3 +185,16 @@ def test_a_set_of_another_kind_is_replaced(writer: RuleWriter) -> None:
     writer.apply(Ruleset(wanted.tables - {table} | {odd}))
     writer.apply(wanted)
     writer.prove(POSTURE)
+
+
+def test_replies_that_a_killed_predecessor_did_not_read_do_no_harm(world: World, writer: RuleWriter) -> None:
+    """A dump of thousands of elements, asked for and left half done on the same socket."""
+    many = replace(POSTURE, allowances=frozenset(replace(TO_IMAGING, port=port) for port in range(1, 3001)))
+    writer.apply(compile_posture(many))
+    wanted = encode.attribute(1, b"cleanroom\0") + encode.attribute(2, b"flows//care//cr-img//24-32\0")
+    body = struct.pack("=BBH", Family.INET, 0, 0) + wanted
+    header = struct.pack("=IHHII", 16 + len(body), NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETSETELEM, 0x301, 77, 0)
+    owning = writer._channel._socket
+    owning.send(header + body)
+    assert owning.recv(16, socket.MSG_PEEK)
+    writer.prove(many)

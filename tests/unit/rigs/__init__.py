@@ -1,0 +1,1 @@
+"""The rigs' own tests: what shows and judges must be right, or a demonstration proves nothing."""
