@@ -12,6 +12,15 @@ from tests.kernel.namespaces import Namespace, privileged
 GUEST = tiny.Guest(name="probe", address="10.1.20.31", gateway="10.1.20.1")
 
 
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that a test starts find the package and the rigs, wherever pytest was started."""
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'scripts'}")
+
+
 @pytest.fixture(scope="session")
 def tiny_disk() -> Path:
     """The qcow2 of `GUEST`, built once and kept in the cache."""
