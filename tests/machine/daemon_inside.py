@@ -21,7 +21,12 @@ from rigs import orchestrate
 from rigs.namespaces import Node, Rig, rig
 
 SETTLED = (RunState.RESTORED, RunState.DEGRADED, RunState.HALTED)
-DAEMON = r"-m cleanroomd --plan"
+DAEMON = "cleanroomd --plan"
+
+
+def kill_daemon(node: Node) -> bool:
+    """SIGKILL it, if it lives at the moment."""
+    return node.run(["pkill", "-KILL", "-f", "--", DAEMON]).returncode == 0
 
 
 async def settled(client: Client) -> Status:
@@ -66,19 +71,21 @@ async def restore_under_fire(hosts: Rig, root: Path, rng: random.Random, kills: 
     enclosure, client = hosts.enclosure, Client(root / "run/control")
     await asyncio.to_thread(enclosure.power_on)
     tables = set()
+    killed = 0
     for _ in range(kills):
         await asyncio.sleep(rng.uniform(0.1, 2.5))
-        enclosure.run(["pkill", "-KILL", "-f", DAEMON])
+        killed += kill_daemon(enclosure)
         enclosure.run(["nft", "flush", "ruleset"])
         tables.add(len(re.findall(r"policy drop", enclosure.run(["nft", "list", "ruleset"]).stdout)) >= 3)
     status = await settled(client)
     before = machines(enclosure)
     written = http(hosts.workstation, "/write?patient-1")
-    enclosure.run(["pkill", "-KILL", "-f", DAEMON])
+    killed += kill_daemon(enclosure)
     read = http(hosts.workstation, "/read")
     again = await settled(client)
     counted = Counter(str(entry["service"]) for entry in entries(root) if entry["text"].endswith("first instruction"))
     return {
+        "killed": killed,
         "state": status.state.value,
         "again": again.state.value,
         "since": {service.name: service.since for service in status.services}
