@@ -35,6 +35,7 @@ from cleanroomd.model.status import Status
 from cleanroomd.model.units import format_duration
 from cleanroomd.plan.load import load
 from cleanroomd.probes.runner import ProbeRunner
+from cleanroomd.restore.admission import admit
 from cleanroomd.restore.order import Outline
 from cleanroomd.restore.rehearsal import rehearse
 from cleanroomd.vault.catalog import Catalog
@@ -102,7 +103,7 @@ async def serve(options: Options) -> None:
             on_answer=answered,
         )
         publisher = Publisher(journal)
-        tell_systemd = _SystemdNotice()
+        tell_systemd = SystemdNotice()
 
         def on_status(status: Status) -> None:
             publisher.publish(status)
@@ -119,7 +120,7 @@ async def serve(options: Options) -> None:
                 server = tasks.create_task(_control(effects, engine, publisher, options.control))
                 await engine.run()
                 server.cancel()
-        tell_systemd.stopping()
+        tell_systemd.close()
         journal.record(Event.DAEMON, "cleanroomd ends; every machine runs on")
 
 
@@ -128,7 +129,7 @@ async def _control(effects: Effects, engine: Engine, publisher: Publisher, path:
     await ControlServer(Operator(effects, engine, publisher), path).serve()
 
 
-class _SystemdNotice:
+class SystemdNotice:
     """Tells the service manager: READY once the rules are proven, STATUS in words, WATCHDOG at every round."""
 
     def __init__(self) -> None:
@@ -146,8 +147,11 @@ class _SystemdNotice:
             notices.append("READY=1")
         self._notifier.notify("\n".join(notices))
 
-    def stopping(self) -> None:
+    def close(self) -> None:
+        """Say that the end is on purpose."""
         self._notifier.notify("STOPPING=1")
+        if self._notifier.socket is not None:
+            self._notifier.socket.close()
 
 
 @contextmanager
@@ -178,6 +182,10 @@ def show_steps(options: Options) -> None:
     catalog = Catalog(options.root / "vault", unsealed=options.unsealed)
     capacity: Capacity = measure_capacity("tcg", 0)
     observed = look_only(outline.plan, catalog, CrisisStore(options.root / "crisis"), capacity)
+    verdict = admit(outline, capacity, observed.disks).verdict
+    click.echo(f"{verdict.kind}: {verdict.summary}")
+    for finding in verdict.findings:
+        click.echo(f"  {finding.service} {finding.effect}: {finding.cause}; {finding.remedy}")
     for at, step in rehearse(outline, observed):
         click.echo(f"{format_duration(at - observed.now):>12}  {step}")
 
