@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cleanroomd.cli.output import json_option, print_json
+from cleanroomd.cli.simulate import simulate
 from cleanroomd.errors import Exit
 from cleanroomd.model.plan import (
     DicomProbe,
@@ -34,6 +35,9 @@ _FILE = click.argument("file", type=click.Path(path_type=Path))
 @click.group("plan")
 def plan_group() -> None:
     """Check and describe recovery plans; needs no daemon."""
+
+
+plan_group.add_command(simulate)
 
 
 @plan_group.command("check")

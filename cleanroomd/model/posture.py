@@ -4,6 +4,7 @@ A posture is complete: whatever it does not allow is dropped, in both families a
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from cleanroomd.model.plan import Protocol
@@ -51,11 +52,16 @@ class Allowance:
     """The line of the plan that allows it, in words: "workstations to imaging, tcp 4242"."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Posture:
     ports: tuple[PortGuard, ...] = ()
     taps: tuple[TapGuard, ...] = ()
     allowances: frozenset[Allowance] = frozenset()
+
+    @cached_property
+    def guarded(self) -> frozenset[str]:
+        """The services whose taps are guarded."""
+        return frozenset(tap.service for tap in self.taps)
 
 
 DENY_ALL = Posture()

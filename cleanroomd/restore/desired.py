@@ -129,19 +129,11 @@ def _port_guard(plan: Plan, port: Port, interface: Interface) -> PortGuard:
 
 
 def _tap_guard(outline: Outline, service: Service) -> TapGuard:
-    peers = set()
-    for flow in outline.plan.flows:
-        if service.name in (flow.origin, flow.to):
-            other = flow.to if flow.origin == service.name else flow.origin
-            if other in outline.services:
-                peers.add(IPv4Network(outline.services[other].address))
-            else:
-                peers.add(outline.plan.zone(other).network)
     return TapGuard(
         service=service.name,
         interface=tap_name(service.name),
         mac=service.mac,
         address=service.address,
         gateway=service.gateway,
-        neighbours=tuple(sorted(peers)),
+        neighbours=outline.peers[service.name],
     )

@@ -139,8 +139,7 @@ def _run(observed: Observed, service: Service, machine: MachineFacts) -> Service
 
 def _first_instruction(observed: Observed, name: str, machine: MachineFacts) -> ServiceJudgement:
     proof = observed.proof
-    guarded = proof is not None and any(tap.service == name for tap in proof.posture.taps)
-    if guarded and not observed.isolation_problem:
+    if proof is not None and name in proof.posture.guarded and not observed.isolation_problem:
         return ServiceJudgement(ServiceState.STARTING, "about to run", machine.launched_at, (RunMachine(name),))
     return ServiceJudgement(ServiceState.STARTING, "waits for proven isolation", machine.launched_at)
 
@@ -175,7 +174,7 @@ def _wait(
             return ServiceJudgement(ServiceState.PENDING, reason, failures[-1].at, wake_at=again)
     if observed.isolation_problem or observed.proof is None:
         return ServiceJudgement(ServiceState.PENDING, "waits for proven isolation", start)
-    if not any(tap.service == name for tap in observed.proof.posture.taps):
+    if name not in observed.proof.posture.guarded:
         return ServiceJudgement(ServiceState.PENDING, "waits for its tap", start)
     grant = admission.grants[name]
     launch = LaunchMachine(name, grant.start, len(failures) + 1, grant.memory)

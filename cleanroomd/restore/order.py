@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from ipaddress import IPv4Network
 
 from cleanroomd.model.plan import Plan, Service
 
@@ -46,6 +47,18 @@ class Outline:
             for dependency in self.services[name].depends_on:
                 found[dependency] = min(found[dependency], found[name])
         return found
+
+    @cached_property
+    def peers(self) -> Mapping[str, tuple[IPv4Network, ...]]:
+        """Service -> the networks of all that a flow connects it with, in either direction."""
+        zones = {zone.name: zone.network for zone in self.plan.zones}
+        found: dict[str, set[IPv4Network]] = {service.name: set() for service in self.plan.services}
+        for flow in self.plan.flows:
+            for name, other in ((flow.origin, flow.to), (flow.to, flow.origin)):
+                if name in found:
+                    service = self.services.get(other)
+                    found[name].add(zones[other] if service is None else IPv4Network(service.address))
+        return {name: tuple(sorted(networks)) for name, networks in found.items()}
 
     @cached_property
     def essential(self) -> frozenset[str]:
