@@ -12,27 +12,37 @@ machine_packages=(busybox-static cpio dosfstools e2fsprogs fdisk kmod mtools qem
 need_packages() {
   local missing=() name
   for name in "$@"; do
-    [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing+=("$name")
+    [[ " ${missing[*]} " == *" $name "* ]] ||
+      [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing+=("$name")
   done
   [ ${#missing[@]} -eq 0 ] && return
   if [ "$(id -u)" -ne 0 ]; then
     say "cannot go on: ${#missing[@]} Debian packages are missing; install them with"
-    say "  sudo apt-get install --yes --no-install-recommends ${missing[*]}"
+    say "  sudo apt-get update && sudo apt-get install --yes --no-install-recommends ${missing[*]}"
     exit 1
   fi
-  say "installing Debian packages: ${missing[*]}"
+  say "installing Debian packages (a minute or two): ${missing[*]}"
   local log
   log=$(mktemp)
-  # A policy file keeps packages from starting their services: the tests start what they need themselves.
-  if ! { [ -e /usr/sbin/policy-rc.d ] || no_services; } ||
-    ! apt_get "$log" update || ! apt_get "$log" install --yes --no-install-recommends "${missing[@]}"; then
-    services_again
+  trap services_again EXIT
+  no_services
+  if ! apt_get "$log" update || ! apt_get "$log" install --yes --no-install-recommends "${missing[@]}"; then
     tail -n 20 "$log" >&2
-    say "cannot install the packages: see above"
+    say "cannot install the packages: see above, or $log for all of it"
     exit 1
   fi
+  keep_services_off "${missing[@]}"
   services_again
+  trap - EXIT
   rm -f "$log"
+}
+
+# keep_services_off NAME...: what these packages brought does not start at the next boot either.
+keep_services_off() {
+  command -v systemctl >/dev/null || return 0
+  local units
+  mapfile -t units < <(dpkg -L "$@" 2>/dev/null | sed -n 's|^\(/usr\)\?/lib/systemd/system/\([^/@]*\.service\)$|\2|p')
+  [ ${#units[@]} -eq 0 ] || systemctl --root=/ --quiet disable "${units[@]}" >/dev/null 2>&1 || true
 }
 
 apt_get() {
@@ -41,10 +51,12 @@ apt_get() {
   DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 "$@" </dev/null >>"$log" 2>&1
 }
 
+# A policy file keeps packages from starting their services: the tests start what they need themselves.
 no_services() {
+  [ ! -e /usr/sbin/policy-rc.d ] || return 0
+  policy_made=yes
   printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
   chmod 755 /usr/sbin/policy-rc.d
-  policy_made=yes
 }
 
 services_again() {
@@ -77,7 +89,7 @@ pip_install() {
   log=$(mktemp)
   if ! "$root/.venv/bin/python" -m pip install --disable-pip-version-check --no-input "$@" >"$log" 2>&1; then
     tail -n 20 "$log" >&2
-    say "cannot set up Python: see above"
+    say "cannot set up Python: see above, or $log for all of it"
     exit 1
   fi
   rm -f "$log"

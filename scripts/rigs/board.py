@@ -53,7 +53,7 @@ def act_line(act: Act) -> str:
 
 def build_line(step: BuildStep) -> str:
     """How far the build is: "build [=====     ]  34 %  install imaging; about 80 s left"."""
-    bar = ""
+    bar = ":"
     if step.done is not None:
         filled = int(max(0.0, min(1.0, step.done)) * _BAR)
         bar = f" [{'=' * filled:{_BAR}}] {step.done:4.0%} "

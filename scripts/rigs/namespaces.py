@@ -35,7 +35,8 @@ HOSPITAL_LINK = "cable"
 END_DEADLINE = 20.0
 """Seconds that the kernel gets to end a sandbox; generous, since it also frees the machines' memory."""
 
-_ENTER_FLAGS = ("--mount", "--net", "--pid", "--uts", "--ipc")
+_ENTER_FLAGS = ("--mount", "--root", "--wd", "--net", "--pid", "--uts", "--ipc")
+"""Root and working directory too: setns(2) alone would lead a command out of the chroot that this may run in."""
 
 
 def sandbox_argv(*, privileged: bool) -> list[str]:

@@ -81,8 +81,21 @@ class Report:
         return Exit.DEGRADED if self.verdict is RunState.DEGRADED else Exit.DONE
 
     def document(self) -> dict[str, Any]:
-        """What --json prints."""
-        return asdict(self)
+        """What --json prints; seconds to the hundredth, which is more than they are worth."""
+        document: dict[str, Any] = _rounded(asdict(self))
+        return document
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return round(value, 2)
+        case dict():
+            return {key: _rounded(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_rounded(each) for each in value]
+        case _:
+            return value
 
 
 def outcomes(status: Status, acts: Iterable[Act]) -> tuple[ServiceOutcome, ...]:

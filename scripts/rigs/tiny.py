@@ -130,6 +130,9 @@ def _kernel(cache: Path, report: Callable[[str], None]) -> Path:
         tree = work / "tree"
         with _logged(cache):
             shell.run(["dpkg-deb", "--extract", archive, tree])
+            if not (tree / "lib").exists():
+                # Debian 13 ships the modules in /usr/lib only, and depmod looks in /lib.
+                (tree / "lib").symlink_to("usr/lib")
             version = next((tree / "boot").glob("vmlinuz-*")).name.removeprefix("vmlinuz-")
             shell.run(["depmod", "--basedir", tree, version])
         tree.rename(target)
@@ -141,7 +144,7 @@ def _disk(guest: Guest, cache: Path, kernel: Path, report: Callable[[str], None]
     target = cache / f"tiny-{guest.name}-{disk_digest(guest, kernel.name)}.qcow2"
     if target.exists():
         return target
-    report(f"build the disk of {guest.name}")
+    report(f"make the disk of {guest.name}")
     for obsolete in cache.glob(f"tiny-{guest.name}-{'?' * 16}.qcow2"):
         obsolete.unlink()
     with tempfile.TemporaryDirectory(prefix="tiny-", dir=cache) as name:
@@ -174,7 +177,7 @@ def _initrd(guest: Guest, kernel: Path, work: Path) -> Path:
     (root / "etc/identity").write_text(guest.identity(), encoding="ascii")
 
     (available,) = (kernel / "lib/modules").iterdir()
-    dependencies = read_dependencies((available / "modules.dep").read_text(encoding="utf-8"))
+    dependencies = read_dependencies(available)
     names = [_unpack_module(available / module, root / "modules") for module in closure(dependencies, MODULES)]
     (root / "modules/order").write_text("".join(f"{name}\n" for name in names), encoding="ascii")
 

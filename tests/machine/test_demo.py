@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +21,17 @@ DEMO = [sys.executable, "-m", "rigs.demo", "--tiny"]
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    """A cache of its own, so that no other demonstration is in the way; the disks are shared."""
+def cache() -> Iterator[Path]:
+    """A cache of its own, so that no other demonstration is in the way; the disks are shared.
+
+    Its path is short: a longer one gets a link elsewhere, which only the next demonstration removes after a SIGKILL.
+    """
     shared = default_cache()
     shared.mkdir(parents=True, exist_ok=True)
-    made = tmp_path / "cache"
-    made.mkdir()
-    for image in shared.glob("tiny-*"):
-        (made / image.name).symlink_to(image)
-    return made
+    with tempfile.TemporaryDirectory(prefix="cleanroom-") as name:
+        for image in shared.glob("tiny-*"):
+            (Path(name) / image.name).symlink_to(image)
+        yield Path(name)
 
 
 def test_everything_comes_back_isolated_and_is_still_there_after_a_power_cut(cache: Path) -> None:

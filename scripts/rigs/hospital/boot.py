@@ -4,7 +4,7 @@ Debian's generic initial system takes most of a minute under software emulation;
 """
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def prepare(*, kernel_archive: Path, initrd_archive: Path, recipe: Path, work: P
     version = kernel.name.removeprefix("vmlinuz-")
     available = unpacked / "lib/modules" / version
     run(["depmod", "--basedir", unpacked, version])
-    dependencies = read_dependencies((available / "modules.dep").read_text(encoding="utf-8"))
+    dependencies = read_dependencies(available)
 
     modules = work / "modules" / version
     for path in (*closure(dependencies, GUEST_MODULES + INITRD_MODULES),):
@@ -67,24 +67,39 @@ def prepare(*, kernel_archive: Path, initrd_archive: Path, recipe: Path, work: P
     return BootFiles(kernel=kernel, modules=modules, initrd=initrd)
 
 
-def read_dependencies(text: str) -> dict[str, tuple[str, ...]]:
-    """modules.dep: every module's path, then the modules to load before it, last one first."""
-    dependencies = {}
-    for line in text.splitlines():
+@dataclass(frozen=True)
+class Dependencies:
+    """What a kernel's modules need: module name to the paths to load, in that order, its own last."""
+
+    paths: Mapping[str, tuple[str, ...]]
+    builtin: frozenset[str]
+    """Modules that this kernel has without loading them; Debian moves some from one release to the next."""
+
+
+def read_dependencies(folder: Path) -> Dependencies:
+    """The modules.dep and modules.builtin of /lib/modules/VERSION."""
+    paths = {}
+    for line in (folder / "modules.dep").read_text(encoding="utf-8").splitlines():
         path, _, needs = line.partition(":")
-        dependencies[path] = tuple(reversed(needs.split()))
-    return dependencies
+        paths[module_name(path)] = (*reversed(needs.split()), path)
+    builtin = (folder / "modules.builtin").read_text(encoding="utf-8").splitlines()
+    return Dependencies(paths=paths, builtin=frozenset(map(module_name, builtin)))
 
 
-def closure(dependencies: dict[str, tuple[str, ...]], names: Iterable[str]) -> list[str]:
+def module_name(path: str) -> str:
+    """As insmod(8) and /proc/modules spell it."""
+    return Path(path).name.split(".")[0].replace("-", "_")
+
+
+def closure(dependencies: Dependencies, names: Iterable[str]) -> list[str]:
     """The paths of the named modules and of all they need, in an order in which each can be loaded."""
-    by_name = {Path(path).name.split(".")[0].replace("-", "_"): path for path in dependencies}
     ordered: dict[str, None] = {}
     for name in names:
-        path = by_name.get(name)
-        if path is None:
+        if name in dependencies.builtin:
+            continue
+        if name not in dependencies.paths:
             raise HospitalError(f"cannot build the hospital: the kernel has no module {name}")
-        ordered.update(dict.fromkeys((*dependencies[path], path)))
+        ordered.update(dict.fromkeys(dependencies.paths[name]))
     return list(ordered)
 
 

@@ -30,7 +30,7 @@ from .progress import Progress, Timeline
 from .shell import need, search_path
 
 RECIPES = Path(__file__).parent
-CLIENT_FILES = frozenset({"workstation.py", "tryton.py", "plan.toml"})
+CLIENT_FILES = frozenset({"workstation.py", "tryton.py", "plan.toml", "progress.py"})
 """Files of this folder that no disk depends on."""
 
 TOOLS = (

@@ -86,7 +86,7 @@ DATABASE_ROLE = "tryton"
 DATABASE_SECRET = "demonstration-only"  # noqa: S105 - synthetic hospital, no real patient will ever be in it
 RECORD_USER = "admin"
 RECORD_SECRET = "demonstration-only"  # noqa: S105 - what the synthetic clinician types
-INSTITUTION_BADGE = "5f1c0de5c1e4a0b0c0ffee0123456789"
+INSTITUTION_BADGE = "ready"
 """Stored in the record's database at build time, as the institution's picture: answering it proves the whole chain."""
 
 

@@ -100,8 +100,9 @@ class Timeline:
         now = self.elapsed
         total = max(span.end for span in self.expected.values())
         late = [span.end - self.expected[name].end for name, span in self.spans.items() if name in self.expected]
-        overdue = [max(0.0, now - self.expected[name].end) for name in self._running if name in self.expected]
+        overdue = [now - self.expected[name].end for name in self._running if name in self.expected]
         delay = max([late[-1] if late else 0.0, *overdue])
         remaining = max(1.0, total + delay - now)
-        step = ", ".join(TITLES.get(name, name) for name in self._running) or "prepare"
+        named = self._running or [*self.spans][-1:]
+        step = ", ".join(TITLES.get(name, name) for name in named) or "prepare"
         return Progress(step=step, done=now / (now + remaining), remaining_seconds=remaining)

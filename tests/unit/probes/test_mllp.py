@@ -142,6 +142,7 @@ def test_a_malformed_answer_is_not_ready(peer: Peer, reply: Callable[[bytes], Ha
     assert not attempt(peer(reply(said))).ok
 
 
+@pytest.mark.filterwarnings(r"ignore:datetime\.datetime\.utcnow:DeprecationWarning:hl7")
 async def test_a_receiver_of_the_hl7_package_is_ready() -> None:
     messages: list[hl7.Message] = []
 

@@ -55,4 +55,4 @@ def test_what_a_machine_answered_cannot_drive_the_terminal() -> None:
 def test_build_line_shows_step_share_and_remaining_time() -> None:
     line = build_line(BuildStep("install imaging", 0.5, 80.0))
     assert line == "build [==========          ]  50%  install imaging; about 80 s left"
-    assert build_line(BuildStep("fetch the kernel")) == "build fetch the kernel"
+    assert build_line(BuildStep("fetch the kernel")) == "build: fetch the kernel"

@@ -34,10 +34,11 @@ async def agent(folder: Path, answer: Answer, *, noise: bytes = b"") -> AsyncIte
     path = folder / "agent.sock"
     server = await asyncio.start_unix_server(serve, path)
     async with server:
-        yield path
-    for writer in writers:
-        writer.close()
-        await writer.wait_closed()
+        try:
+            yield path
+        finally:
+            for writer in writers:
+                writer.close()
 
 
 def machine(exit_code: int, output: str) -> tuple[Answer, list[dict[str, Any]]]:

@@ -1,0 +1,73 @@
+"""How close a restoration of tiny machines comes to what no order could beat, and to starting them one by one."""
+
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from cleanroomd.errors import CleanroomError
+from cleanroomd.plan.load import load
+from cleanroomd.restore.order import Outline
+from cleanroomd.restore.timeline import critical_path
+from rigs import namespaces
+from rigs.bench.figures import Figure, Spread
+from rigs.place import default_cache
+from rigs.scenario import tiny_hospital
+
+RUNS = 3
+GOAL = 1.15
+
+
+def run() -> Iterator[Figure]:
+    scenario = tiny_hospital()
+    disks = scenario.build(default_cache(), lambda _step: None)
+    plan = load(scenario.plan)
+    outline = Outline(plan)
+    names = [service.name for service in plan.services]
+    slots = len(os.sched_getaffinity(0))
+    ratios, serial, makespans, bounds = [], [], [], []
+    for _ in range(RUNS):
+        solo = {name: _measure(scenario.plan, disks, only=name)[name] for name in names}
+        together = _measure(scenario.plan, disks, only="")
+        makespan = max(together.values())
+        bound = max(critical_path(outline, names, solo.__getitem__), sum(solo.values()) / slots)
+        makespans.append(makespan)
+        bounds.append(bound)
+        ratios.append(makespan / bound)
+        serial.append(makespan / sum(solo.values()))
+    yield Figure(
+        name="restore_makespan",
+        unit="s",
+        spread=Spread.of(makespans),
+        runs=RUNS,
+        against="max(critical path, work / slots) of solo starts",
+        against_value=statistics.median(bounds),
+        goal=GOAL,
+    )
+    yield Figure(name="restore_over_bound", unit="times", spread=Spread.of(ratios), runs=RUNS, goal=GOAL)
+    yield Figure(name="restore_over_one_by_one", unit="times", spread=Spread.of(serial), runs=RUNS, goal=1.0)
+
+
+def _measure(plan: Path, disks: Mapping[str, Path], *, only: str) -> dict[str, float]:
+    """Service -> seconds from the first launch of the run to ready, in a sandbox of its own."""
+    with tempfile.TemporaryDirectory(prefix="cleanroom-") as name:
+        root = Path(name)
+        (root / "vault").mkdir()
+        (root / "logs").mkdir()
+        for disk, image in disks.items():
+            (root / f"vault/{disk}.qcow2").symlink_to(image)
+        shutil.copyfile(plan, root / "plan.toml")
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        argv = [sys.executable, "-m", "rigs.bench.restore_inside", str(write_end), str(root), only]
+        log = root / "logs/inside.log"
+        with os.fdopen(read_end) as said, namespaces.sandbox(argv, log=log, pass_fds=(write_end,)):
+            os.close(write_end)
+            line = said.readline()
+        if not line:
+            raise CleanroomError("cannot measure a restoration: the sandbox ended early", log.read_text()[-2000:])
+        found: dict[str, float] = json.loads(line)
+        return found
