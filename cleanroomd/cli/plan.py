@@ -10,21 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cleanroomd.cli.output import json_option, print_json
+from cleanroomd.cli.probes import describe_probe
 from cleanroomd.cli.simulate import simulate
 from cleanroomd.errors import Exit
-from cleanroomd.model.plan import (
-    DicomProbe,
-    DiskKind,
-    Flow,
-    HttpProbe,
-    MllpProbe,
-    Plan,
-    PostgresProbe,
-    Probe,
-    Service,
-    TcpProbe,
-    Zone,
-)
+from cleanroomd.model.plan import DiskKind, Flow, Plan, Probe, Service, Zone
 
 if TYPE_CHECKING:
     from cleanroomd.plan.problems import PlanError
@@ -133,24 +122,8 @@ def _service(service: Service) -> Iterator[str]:
         yield f"    after {_list(service.depends_on)}"
     disks = (f"{disk.name} (data)" if disk.kind is DiskKind.DATA else disk.name for disk in service.disks)
     yield f"    disks {_list(disks)}"
-    probes = "; ".join(_probe(probe) for probe in service.ready)
+    probes = "; ".join(map(describe_probe, service.ready))
     yield f"    ready when {probes}; within {_time(service.ready_timeout)}"
-
-
-def _probe(probe: Probe) -> str:
-    match probe:
-        case HttpProbe():
-            scheme = "HTTPS" if probe.tls else "HTTP"
-            text = f" and contains {json.dumps(probe.contains, ensure_ascii=False)}" if probe.contains else ""
-            return f"{scheme} {probe.path} on {probe.port} answers {probe.expect}{text}"
-        case TcpProbe():
-            return f"TCP {probe.port} answers {json.dumps(probe.expect.decode(), ensure_ascii=False)}"
-        case PostgresProbe():
-            return f"PostgreSQL on {probe.port} accepts connections to {probe.database}"
-        case MllpProbe():
-            return f"MLLP on {probe.port} acknowledges ({_list(probe.accept)})"
-        case DicomProbe():
-            return f"DICOM C-ECHO to {probe.aet} on {probe.port} answers"
 
 
 def _zone(zone: Zone) -> str:

@@ -3,6 +3,7 @@
 Sizes are bytes, durations are seconds, MAC addresses are lower-case with colons.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -86,6 +87,8 @@ class HttpProbe:
     tls: bool = False
     expect: int = 200
     contains: str = ""
+    pin: str = ""
+    """SHA-256 of the certificate (DER) that the server must show, in hexadecimal; empty for any certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,107 @@ class DicomProbe:
     calling_aet: str = "CLEANROOM"
 
 
-Probe = HttpProbe | TcpProbe | PostgresProbe | MllpProbe | DicomProbe
+@dataclass(frozen=True, slots=True)
+class FhirProbe:
+    """Ready when `base`/metadata is a CapabilityStatement that names its status and FHIR version."""
+
+    port: int
+    base: str = ""
+    """Path of the FHIR base URL, without a slash at its end."""
+    tls: bool = False
+    pin: str = ""
+    """As in `HttpProbe`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LdapProbe:
+    """Ready when an anonymous search of the root DSE is answered, with `suffix` among its naming contexts."""
+
+    port: int = 389
+    tls: bool = False
+    suffix: str = ""
+    """Distinguished name of a naming context; empty for any."""
+
+
+@dataclass(frozen=True, slots=True)
+class KerberosProbe:
+    """Ready when the key distribution centre of `realm` answers a request for a ticket over TCP."""
+
+    realm: str
+    port: int = 88
+    principal: str = ""
+    """One that must exist there; empty where an answer that it is unknown will do."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmbProbe:
+    """Ready when an SMB 2 or 3 dialect is agreed on."""
+
+    port: int = 445
+
+
+@dataclass(frozen=True, slots=True)
+class DnsProbe:
+    """Ready when the question for `name` and `record` gets a response code in `accept`.
+
+    NOERROR counts only with a record, since a server that has no data for a name answers NOERROR too.
+    """
+
+    name: str
+    port: int = 53
+    record: str = "A"
+    """Type of record, as in a zone file."""
+    transport: Protocol = Protocol.UDP
+    accept: tuple[str, ...] = ("NOERROR",)
+
+
+@dataclass(frozen=True, slots=True)
+class MssqlProbe:
+    """Ready when SQL Server answers a PRELOGIN with its version: it takes logins, to whatever databases are up."""
+
+    port: int = 1433
+
+
+ProtocolProbe = (
+    HttpProbe
+    | TcpProbe
+    | PostgresProbe
+    | MllpProbe
+    | DicomProbe
+    | FhirProbe
+    | LdapProbe
+    | KerberosProbe
+    | SmbProbe
+    | DnsProbe
+    | MssqlProbe
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """Ready when `need` of the probes `of` are: 1 for any of them, their number for all."""
+
+    need: int
+    of: tuple["Probe", ...]
+
+
+Probe = ProtocolProbe | Quorum
+
+
+def protocol_probes(probe: Probe) -> Iterator[ProtocolProbe]:
+    """The probes that talk to the machine: `probe` itself, or those within it, in the plan's order."""
+    if isinstance(probe, Quorum):
+        for part in probe.of:
+            yield from protocol_probes(part)
+    else:
+        yield probe
+
+
+def endpoints(probe: Probe) -> frozenset[tuple[Protocol, int]]:
+    """All that the enclosure has to be able to connect to for `probe`."""
+    return frozenset(
+        (part.transport if isinstance(part, DnsProbe) else Protocol.TCP, part.port) for part in protocol_probes(probe)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from cleanroomd.model import plan as model
-from cleanroomd.plan import schema, units
+from cleanroomd.plan import probes, schema, units
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ def _service(service: schema.ServiceTable) -> model.Service:
         memory=service.memory,
         memory_min=service.memory_min or service.memory,
         disks=tuple(model.Disk(disk.name, disk.kind) for disk in service.disks),
-        ready=tuple(map(_probe, service.ready)),
+        ready=_probes(service.ready),
         gateway=service.gateway,
         required=service.required,
         depends_on=tuple(dict.fromkeys(service.depends_on)),
@@ -67,24 +67,53 @@ def _service(service: schema.ServiceTable) -> model.Service:
     )
 
 
-def _probe(probe: schema.Probe) -> model.Probe:
+def _probe(probe: probes.Probe) -> model.Probe:
     match probe:
-        case schema.HttpTable():
+        case probes.HttpTable():
             return model.HttpProbe(
                 probe.http.port,
                 path=probe.http.path,
                 tls=probe.http.tls,
                 expect=probe.expect,
                 contains=probe.contains.decode(),
+                pin=probe.pin or "",
             )
-        case schema.TcpTable():
+        case probes.TcpTable():
             return model.TcpProbe(probe.tcp, expect=probe.expect, send=probe.send)
-        case schema.PostgresTable():
+        case probes.PostgresTable():
             return model.PostgresProbe(probe.postgres, database=probe.database, user=probe.user)
-        case schema.MllpTable():
+        case probes.MllpTable():
             return model.MllpProbe(probe.mllp, message=probe.message or "", accept=_once(probe.accept))
-        case schema.DicomTable():
+        case probes.DicomTable():
             return model.DicomProbe(probe.dicom, aet=probe.aet, calling_aet=probe.calling_aet)
+        case probes.FhirTable():
+            return model.FhirProbe(probe.fhir.port, base=probe.fhir.path, tls=probe.fhir.tls, pin=probe.pin or "")
+        case probes.LdapTable():
+            return model.LdapProbe(probe.ldap, tls=probe.tls, suffix=probe.suffix or "")
+        case probes.KerberosTable():
+            return model.KerberosProbe(probe.realm, port=probe.kerberos, principal=probe.principal or "")
+        case probes.SmbTable():
+            return model.SmbProbe(probe.smb)
+        case probes.DnsTable():
+            return model.DnsProbe(
+                probe.name,
+                port=probe.dns,
+                record=probe.record,
+                transport=probe.transport,
+                accept=_once(probe.accept),
+            )
+        case probes.MssqlTable():
+            return model.MssqlProbe(probe.mssql)
+        case probes.AnyTable():
+            return model.Quorum(1, _probes(probe.any))
+        case probes.AllTable():
+            return model.Quorum(len(probe.all), _probes(probe.all))
+        case probes.QuorumTable():
+            return model.Quorum(probe.quorum, _probes(probe.of))
+
+
+def _probes(several: Iterable[probes.Probe]) -> tuple[model.Probe, ...]:
+    return tuple(map(_probe, several))
 
 
 def _once(values: Iterable[T]) -> tuple[T, ...]:

@@ -1,64 +1,23 @@
-"""The tables and keys of a plan file, one class for each kind of table.
+"""The tables and keys of a plan file, one class for each kind of table; those of `ready` are in `probes`.
 
 The one place where keys, defaults and their descriptions live: the JSON schema and the messages about missing
 and misspelt keys are made from it. What depends on more than one table is in `crosscheck`.
 """
 
-from collections.abc import Callable
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Interface
 from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PlainValidator,
-    Tag,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 
 from cleanroomd.model.plan import DiskKind, Firmware, StartKind
-from cleanroomd.plan import units
-from cleanroomd.plan.problems import Loc, Suggester, quote
-
-PROBE_TAG = "probe:"
-"""Begins the tags of the union of probes, which a validator puts into its locations and no file contains."""
-
-
-def _text(parse: Callable[[object], object], pattern: str = "", **schema: object) -> tuple[object, object]:
-    if pattern:
-        schema["pattern"] = f"^{pattern}$"
-    return PlainValidator(parse), WithJsonSchema({"type": "string", **schema})
-
-
-Name = Annotated[str, *_text(units.name, units.NAME)]
-Text = Annotated[str, *_text(units.text, minLength=1, maxLength=units.TEXT_AT_MOST)]
-Size = Annotated[int, *_text(units.size, units.SIZE)]
-Duration = Annotated[float, *_text(units.duration, units.DURATION)]
-Mac = Annotated[str, *_text(units.mac, units.MAC)]
-Address = Annotated[IPv4Address, *_text(units.address, format="ipv4")]
-Interface = Annotated[IPv4Interface, *_text(units.interface, units.INTERFACE)]
-IdPath = Annotated[str, *_text(units.id_path, units.ID_PATH)]
-AeTitle = Annotated[str, *_text(units.ae_title, units.AE_TITLE)]
-Url = Annotated[units.HttpUrl, *_text(units.http_url, units.HTTP_URL)]
-Identifier = Annotated[str, *_text(units.identifier, minLength=1, maxLength=63)]
-Payload = Annotated[bytes, *_text(units.payload, maxLength=units.MESSAGE_AT_MOST)]
-Evidence = Annotated[bytes, *_text(units.evidence, minLength=1, maxLength=units.MESSAGE_AT_MOST)]
-Hl7Message = Annotated[str, *_text(units.hl7_message, maxLength=units.MESSAGE_AT_MOST)]
-PortNumber = Annotated[int, Field(ge=1, le=65535)]
+from cleanroomd.plan.probes import PROBE_TAG, PROBES, Probe
+from cleanroomd.plan.problems import Loc
+from cleanroomd.plan.values import Address, Duration, IdPath, Interface, Mac, Name, PortNumber, Size, Table, Text
 
 
 class Language(StrEnum):
     FRENCH = "fr"
     ENGLISH = "en"
-
-
-class Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class EnclosureTable(Table):
@@ -141,112 +100,6 @@ class DiskTable(Table):
         "refreshed between drills.",
         examples=["data"],
     )
-
-
-class HttpTable(Table):
-    """Ready when a GET gets the expected status and text."""
-
-    http: Url = Field(
-        description="URL without host, since the probe goes to the service's own address; http or https.",
-        examples=["http://:8042/system"],
-    )
-    expect: int = Field(200, ge=100, le=599, description="HTTP status that proves it.", examples=[200])
-    contains: Payload = Field(
-        "",
-        validate_default=True,
-        description="Text that the body must contain, as UTF-8; any body without it.",
-        examples=["Orthanc"],
-    )
-
-
-class TcpTable(Table):
-    """Ready when the expected bytes are read. A bare connection proves nothing."""
-
-    tcp: PortNumber = Field(description="TCP port.", examples=[5000])
-    expect: Evidence = Field(description="Text that the answer must contain, as UTF-8.", examples=["220 "])
-    send: Payload = Field(
-        "",
-        validate_default=True,
-        description="Text sent first, as UTF-8; nothing without it.",
-        examples=["PING\r\n"],
-    )
-
-
-class PostgresTable(Table):
-    """Ready when PostgreSQL answers a start-up message as a server that accepts connections does."""
-
-    postgres: PortNumber = Field(description="TCP port.", examples=[5432])
-    database: Identifier = Field("postgres", description="Database asked for.", examples=["record"])
-    user: Identifier = Field("postgres", description="Role asked for.", examples=["probe"])
-
-
-class MllpTable(Table):
-    """Ready when an HL7 v2 message gets an acknowledgement over MLLP."""
-
-    mllp: PortNumber = Field(description="TCP port.", examples=[2575])
-    message: Hl7Message | None = Field(
-        None,
-        description="HL7 v2 message, segments separated by newlines, always sent with T (training) in "
-        "MSH-11; a minimal one without it.",
-        examples=["MSH|^~\\&|CLEANROOM||LAB||||ORU^R01|1|T|2.5"],
-    )
-    accept: list[Literal["AA", "AE", "AR", "CA", "CE", "CR"]] = Field(
-        ["AA", "CA"],
-        min_length=1,
-        description="Acknowledgement codes (MSA-1) that prove it; add AE or AR if a rejection will do.",
-        examples=[["AA", "CA"]],
-    )
-
-
-class DicomTable(Table):
-    """Ready when a C-ECHO returns status 0x0000."""
-
-    dicom: PortNumber = Field(description="TCP port.", examples=[4242])
-    aet: AeTitle = Field("ANY-SCP", description="Application entity title of the service.", examples=["ORTHANC"])
-    calling_aet: AeTitle = Field(
-        "CLEANROOM",
-        description="Application entity title that the probe calls itself.",
-        examples=["CLEANROOM"],
-    )
-
-
-PROBES: dict[str, type[Table]] = {
-    "http": HttpTable,
-    "tcp": TcpTable,
-    "postgres": PostgresTable,
-    "mllp": MllpTable,
-    "dicom": DicomTable,
-}
-
-
-def _one_protocol(value: object) -> object:
-    if not isinstance(value, dict):
-        raise ValueError(f"{quote(value)} is no probe; write for example {{ dicom = 4242 }}")
-    named = [key for key in value if key in PROBES]
-    if len(named) > 1:
-        raise ValueError(f"names {' and '.join(named)}; write one table for each protocol")
-    if not named:
-        # The first key is the one that authors write the protocol in.
-        meant = Suggester()(next(iter(value), ""), PROBES)
-        choice = f"; write one of {', '.join(PROBES)}"
-        raise ValueError(f"names no protocol{meant or choice}")
-    return value
-
-
-def _protocol(value: object) -> str:
-    named = (key for key in PROBES if isinstance(value, dict) and key in value)
-    return PROBE_TAG + next(named, "")
-
-
-Probe = Annotated[
-    Annotated[HttpTable, Tag("probe:http")]
-    | Annotated[TcpTable, Tag("probe:tcp")]
-    | Annotated[PostgresTable, Tag("probe:postgres")]
-    | Annotated[MllpTable, Tag("probe:mllp")]
-    | Annotated[DicomTable, Tag("probe:dicom")],
-    Discriminator(_protocol),
-    BeforeValidator(_one_protocol),
-]
 
 
 def _named_disk(value: object) -> object:

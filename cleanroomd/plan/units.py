@@ -19,6 +19,17 @@ INTERFACE = r"[0-9.]{7,15}/[0-9]{1,2}"
 AE_TITLE = r"[!-\[\]-~](?:[ -\[\]-~]{0,14}[!-\[\]-~])?"
 """DICOM PS3.5 6.2, value representation AE: up to 16 characters, no backslash, spaces only within."""
 HTTP_URL = r"(https?)://([^/:?#@\s]*)(?::([0-9]{1,5}))?(/[!-\"$-~]{0,1023})?"
+BASE_URL = r"(https?)://([^/:?#@\s]*)(?::([0-9]{1,5}))?(/[!-\"$->@-~]{0,1023})?"
+PIN = r"[Ss][Hh][Aa]256:(?:[0-9A-Fa-f]{64}|[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){31})"
+_RDN = r"[A-Za-z][A-Za-z0-9.-]{0,63} ?= ?(?:[^,=\\]|\\.){1,128}"
+SUFFIX = rf"{_RDN}(?:, ?{_RDN}){{0,31}}"
+"""A distinguished name as RFC 4514 writes them, of parts with one attribute each."""
+REALM = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,126}[A-Za-z0-9])?"
+"""RFC 4120 section 6.1, names in the style of domains."""
+PRINCIPAL = r"[!-.0-?A-\[\]-~]{1,128}(?:/[!-.0-?A-\[\]-~]{1,128}){0,3}"
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+DNS_NAME = rf"{_LABEL}(?:\.{_LABEL}){{0,31}}\.?"
+"""RFC 1035 section 2.3.4, and the underscores of service records; 253 characters at most."""
 HL7_START = r"MSH[!-/:-@\[-`{-~]"
 
 LONGEST = 7 * 24 * 3600
@@ -128,9 +139,19 @@ def ae_title(value: object) -> str:
 
 def http_url(value: object) -> HttpUrl:
     """A URL without host, since a probe only ever goes to the address of its own service."""
-    found = re.fullmatch(HTTP_URL, value) if isinstance(value, str) else None
+    return _url(value, HTTP_URL, "http://:8042/system")
+
+
+def base_url(value: object) -> HttpUrl:
+    """A URL below which others are, without query; its path has no slash at its end, and is empty for the root."""
+    url = _url(value, BASE_URL, "http://:8080/fhir")
+    return url._replace(path=url.path.rstrip("/"))
+
+
+def _url(value: object, pattern: str, example: str) -> HttpUrl:
+    found = re.fullmatch(pattern, value) if isinstance(value, str) else None
     if not found:
-        raise _wrong(value, "no URL of a probe", 'write for example "http://:8042/system"')
+        raise _wrong(value, "no URL of a probe", f'write for example "{example}"')
     scheme, host, port, where = found.groups()
     if host:
         raise _wrong(value, "not this service's own", f'leave out the host: "{scheme}://:{port or 80}{where or "/"}"')
@@ -138,6 +159,39 @@ def http_url(value: object) -> HttpUrl:
     if not 0 < number < 65536:
         raise _wrong(value, "no URL of a probe", "write a port from 1 to 65535")
     return HttpUrl(tls=scheme == "https", port=number, path=where or "/")
+
+
+def pin(value: object) -> str:
+    """ "sha256:" and the digest of a certificate, with or without colons, as 64 lower-case hexadecimal digits."""
+    if isinstance(value, str) and re.fullmatch(PIN, value):
+        return value.lower().removeprefix("sha256:").replace(":", "")
+    raise _wrong(value, "no pin", 'write "sha256:" and what `openssl x509 -fingerprint -sha256` prints')
+
+
+def suffix(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(SUFFIX, value) and all(map(is_text, value)):
+        return value
+    raise _wrong(value, "no distinguished name", 'write for example "dc=hospital,dc=example"')
+
+
+def realm(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(REALM, value):
+        return value
+    raise _wrong(value, "no realm", 'write for example "HOSPITAL.EXAMPLE"')
+
+
+def principal(value: object) -> str:
+    """A principal without its realm."""
+    if isinstance(value, str) and re.fullmatch(PRINCIPAL, value):
+        return value
+    raise _wrong(value, "no principal", 'write its name without the realm, for example "surgeon"')
+
+
+def dns_name(value: object) -> str:
+    """A name in full, without the dot at its end."""
+    if isinstance(value, str) and re.fullmatch(DNS_NAME, value) and len(value) <= 253:
+        return value.removesuffix(".")
+    raise _wrong(value, "no name in DNS", 'write it in full, for example "dc1.hospital.example"')
 
 
 def identifier(value: object) -> str:

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from cleanroomd.plan.probes import PROBE_TAG
 from cleanroomd.plan.problems import Finding, Loc, Suggester, quote, toml
-from cleanroomd.plan.schema import PROBE_TAG, table_at
+from cleanroomd.plan.schema import table_at
 
 _DICT_KEY = "[key]"
 """What pydantic appends to the location of a dictionary's key when the key itself is wrong."""
@@ -30,9 +31,12 @@ def _in_file(error: ErrorDetails) -> Loc:
     loc = error["loc"]
     if loc[-1] == _DICT_KEY and error["type"] != "extra_forbidden":
         return loc[:-1]
-    if len(loc) > 4 and loc[2] == "ready" and str(loc[4]).startswith(PROBE_TAG):
-        return loc[:4] + loc[5:]
-    return loc
+    before = ("", *loc)
+    return tuple(
+        part
+        for previous, part in zip(before, loc, strict=False)
+        if not (isinstance(previous, int) and str(part).startswith(PROBE_TAG))
+    )
 
 
 def _message(error: ErrorDetails, suggest: Suggester) -> str:

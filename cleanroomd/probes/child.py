@@ -9,11 +9,12 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable
-from typing import Protocol, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
-from cleanroomd.model.plan import HttpProbe, Probe
-from cleanroomd.probes import sandbox
+from cleanroomd.model.plan import Probe, ProtocolProbe, Quorum, endpoints, protocol_probes
+from cleanroomd.model.plan import Protocol as Transport
+from cleanroomd.probes import quorum, sandbox
 from cleanroomd.probes.answer import Answer, printable
 from cleanroomd.probes.spec import SPEC_LIMIT, Round, Spec, decode_spec, encode_round, protocol
 
@@ -23,30 +24,38 @@ _STDIN, _STDOUT = 0, 1
 class Attempt(Protocol):
     """`attempt` of a protocol's module."""
 
-    def __call__(self, probe: Probe, address: str, *, timeout: float, connect_timeout: float) -> Answer: ...
+    def __call__(self, probe: ProtocolProbe, address: str, *, timeout: float, connect_timeout: float) -> Answer: ...
 
 
-def load(probes: tuple[Probe, ...]) -> list[tuple[Probe, Attempt]]:
-    """Each probe with what attempts it; imports the libraries of these protocols and of no other."""
-    loaded = []
+Attempts = Mapping[type[ProtocolProbe], Attempt]
+
+
+def load(probes: Iterable[Probe]) -> Attempts:
+    """What attempts each kind of probe; imports the libraries of these protocols and of no other."""
+    attempts: dict[type[ProtocolProbe], Attempt] = {}
     for probe in probes:
-        module = importlib.import_module(f"cleanroomd.probes.{protocol(probe)}")
-        if isinstance(probe, HttpProbe) and probe.tls:
-            module.tls_context()
-        loaded.append((probe, cast("Attempt", module.attempt)))
-    return loaded
+        for part in protocol_probes(probe):
+            module = importlib.import_module(f"cleanroomd.probes.{protocol(part)}")
+            attempts[type(part)] = module.attempt
+            if getattr(part, "tls", False):
+                importlib.import_module("cleanroomd.probes.tls").tls_context()
+    return attempts
 
 
-def attempt_round(probes: list[tuple[Probe, Attempt]], spec: Spec, *, connect_timeout: float) -> Round:
+def attempt_round(attempts: Attempts, spec: Spec, *, connect_timeout: float) -> Round:
     """One attempt of every probe; a fault of ours or of a library is an answer too, and the others go on."""
-    answers = []
-    for probe, attempt in probes:
+
+    def answer(probe: Probe) -> Answer:
+        if isinstance(probe, Quorum):
+            return quorum.judge(probe, map(answer, probe.of))
         try:
-            answer = attempt(probe, spec.address, timeout=spec.pace.timeout, connect_timeout=connect_timeout)
+            return attempts[type(probe)](
+                probe, spec.address, timeout=spec.pace.timeout, connect_timeout=connect_timeout
+            )
         except Exception as error:  # noqa: BLE001 the loop's boundary: the answer carries the cause
-            answer = Answer(ok=False, detail=printable(f"probe failed: {type(error).__name__}: {error}"))
-        answers.append(answer)
-    return Round(tuple(answers))
+            return Answer(ok=False, detail=printable(f"probe failed: {type(error).__name__}: {error}"))
+
+    return Round(tuple(map(answer, spec.probes)))
 
 
 def repeat(
@@ -97,8 +106,10 @@ def main() -> int:
         spec = _read_spec()
         if spec is None:
             return 0
-        probes = load(spec.probes)
-        sandbox.confine((probe.port for probe in spec.probes), parent=parent)
+        loaded = load(spec.probes)
+        allowed = {endpoint for probe in spec.probes for endpoint in endpoints(probe)}
+        # Landlock knows TCP only: UDP is held by the enclosure's own rules.
+        sandbox.confine((port for transport, port in allowed if transport is Transport.TCP), parent=parent)
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
         sys.stderr.write(f"cannot start probing: {error}\n")
         return 1
@@ -106,7 +117,7 @@ def main() -> int:
     listener.register(_STDIN, select.POLLIN)
     try:
         repeat(
-            lambda connect_timeout: attempt_round(probes, spec, connect_timeout=connect_timeout),
+            lambda connect_timeout: attempt_round(loaded, spec, connect_timeout=connect_timeout),
             spec,
             say=_say,
             pause=lambda seconds: not listener.poll(seconds * 1000),

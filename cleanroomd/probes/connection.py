@@ -110,6 +110,12 @@ class Connection(io.RawIOBase):
         self._sock.settimeout(self._deadline.remaining())
         self._sock.sendall(data)
 
+    def peer_certificate(self) -> bytes:
+        """The certificate that the machine showed, as DER; empty without TLS."""
+        if not isinstance(self._sock, ssl.SSLSocket):
+            return b""
+        return self._sock.getpeercert(binary_form=True) or b""
+
     def close(self) -> None:
         try:
             self._sock.close()

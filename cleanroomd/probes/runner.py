@@ -158,7 +158,7 @@ class ProbeRunner:
             process.stdin.write(encode_spec(spec))
             async with asyncio.timeout(self._endurance.start):
                 await process.stdin.drain()
-        silence = self._endurance.silence * spec.pace.round_budget(len(spec.probes))
+        silence = self._endurance.silence * spec.budget
         patience = self._endurance.start + silence
         while True:
             outcome = await _next_round(process, len(spec.probes), patience)

@@ -9,7 +9,24 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from cleanroomd.model.plan import DicomProbe, HttpProbe, MllpProbe, PostgresProbe, Probe, TcpProbe
+from cleanroomd.model.plan import (
+    DicomProbe,
+    DnsProbe,
+    FhirProbe,
+    HttpProbe,
+    KerberosProbe,
+    LdapProbe,
+    MllpProbe,
+    MssqlProbe,
+    PostgresProbe,
+    Probe,
+    Protocol,
+    ProtocolProbe,
+    Quorum,
+    SmbProbe,
+    TcpProbe,
+    protocol_probes,
+)
 from cleanroomd.probes.answer import Answer, printable
 
 LINE_LIMIT = 64 * 1024
@@ -20,12 +37,18 @@ SPEC_LIMIT = 1024 * 1024
 
 DETAIL_LIMIT = 400
 
-_KINDS: dict[str, type[Probe]] = {
+_KINDS: dict[str, type[ProtocolProbe]] = {
     "http": HttpProbe,
     "tcp": TcpProbe,
     "postgres": PostgresProbe,
     "mllp": MllpProbe,
     "dicom": DicomProbe,
+    "fhir": FhirProbe,
+    "ldap": LdapProbe,
+    "kerberos": KerberosProbe,
+    "smb": SmbProbe,
+    "dns": DnsProbe,
+    "mssql": MssqlProbe,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
@@ -45,9 +68,9 @@ class Pace:
     connect_timeout: float = 0.5
     steady_connect_timeout: float = 3.0
 
-    def round_budget(self, probes: int) -> float:
-        """The longest that a round of `probes` attempts and the pause after it may take."""
-        return probes * self.timeout + max(self.interval, self.steady_interval)
+    def round_budget(self, attempts: int) -> float:
+        """The longest that a round of `attempts` and the pause after it may take."""
+        return attempts * self.timeout + max(self.interval, self.steady_interval)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +79,11 @@ class Spec:
     """Numeric IPv4; nothing here resolves names."""
     probes: tuple[Probe, ...]
     pace: Pace = Pace()
+
+    @property
+    def budget(self) -> float:
+        """Seconds that a round and the pause after it may take at most."""
+        return self.pace.round_budget(sum(1 for probe in self.probes for _ in protocol_probes(probe)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +105,7 @@ class Round:
         return next((answer.detail for answer in self.answers if not answer.ok), "no probe to answer")
 
 
-def protocol(probe: Probe) -> str:
+def protocol(probe: ProtocolProbe) -> str:
     """The name of the module of this package that attempts `probe`."""
     return _NAMES[type(probe)]
 
@@ -86,24 +114,34 @@ def _plain(value: Any) -> Any:
     return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
+def _document(probe: Probe) -> dict[str, Any]:
+    if isinstance(probe, Quorum):
+        return {"need": probe.need, "of": [_document(part) for part in probe.of]}
+    values = {field.name: _plain(getattr(probe, field.name)) for field in dataclasses.fields(probe)}
+    return {"kind": protocol(probe)} | values
+
+
 def encode_spec(spec: Spec) -> bytes:
     """`spec` as one line; bytes of a TCP probe travel as the Latin-1 text with the same code points."""
-    probes = [
-        {"kind": protocol(probe)}
-        | {field.name: _plain(getattr(probe, field.name)) for field in dataclasses.fields(probe)}
-        for probe in spec.probes
-    ]
-    document = {"address": spec.address, "probes": probes, "pace": dataclasses.asdict(spec.pace)}
+    document = {
+        "address": spec.address,
+        "probes": [_document(probe) for probe in spec.probes],
+        "pace": dataclasses.asdict(spec.pace),
+    }
     return json.dumps(document).encode() + b"\n"
 
 
 def _probe(document: dict[str, Any]) -> Probe:
+    if "of" in document:
+        return Quorum(document["need"], tuple(_probe(part) for part in document["of"]))
     values = dict(document)
     kind = _KINDS[values.pop("kind")]
     if kind is TcpProbe:
         values = {name: value.encode("latin-1") if isinstance(value, str) else value for name, value in values.items()}
-    if kind is MllpProbe:
+    if "accept" in values:
         values["accept"] = tuple(values["accept"])
+    if "transport" in values:
+        values["transport"] = Protocol(values["transport"])
     return kind(**values)
 
 

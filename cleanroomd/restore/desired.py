@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network
 
 from cleanroomd.model.observed import Interface, MachinePhase, Observed
-from cleanroomd.model.plan import UPLINK, Flow, Plan, Port, Protocol, Service
+from cleanroomd.model.plan import UPLINK, Flow, Plan, Port, Protocol, Service, endpoints
 from cleanroomd.model.posture import Allowance, PortGuard, Posture, TapGuard
 from cleanroomd.restore.order import Outline
 
@@ -69,15 +69,15 @@ def _open(outline: Outline, flow: Flow, ready: set[str]) -> bool:
 
 def probe_allowances(service: Service) -> Iterator[Allowance]:
     """What the enclosure itself may open to a machine, compiled from its `ready`."""
-    for port in sorted({probe.port for probe in service.ready}):
+    for protocol, port in sorted(frozenset().union(*map(endpoints, service.ready))):
         yield Allowance(
             origin="",
             source=_ANYWHERE,
             target=tap_name(service.name),
             destination=IPv4Network(service.address),
-            protocol=Protocol.TCP,
+            protocol=protocol,
             port=port,
-            label=f"probe of {service.name}, tcp {port}",
+            label=f"probe of {service.name}, {protocol} {port}",
         )
 
 

@@ -1,24 +1,19 @@
 """The PostgreSQL probe and the server of Debian's `postgresql` package."""
 
-import asyncio
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from cleanroomd.model.observed import ProbeFacts
 from cleanroomd.model.plan import PostgresProbe
-from cleanroomd.probes.runner import ProbeRunner, child_command
-from cleanroomd.probes.spec import Pace
 
-from .conftest import LOOPBACK, Running
+from .conftest import LOOPBACK, Answers, Running, Watch
 
 pytestmark = pytest.mark.timeout(120)
 
-PACE = Pace(interval=0.05, steady_interval=0.05)
 PROBE = PostgresProbe(port=5432, user="record", database="health")
 
 
@@ -69,31 +64,9 @@ class Serve:
         return (self._directory / "server.log").read_text()
 
 
-class Answers:
-    """The stream of answers of one watch."""
-
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[ProbeFacts] = asyncio.Queue()
-
-    def __call__(self, _: str, facts: ProbeFacts) -> None:
-        self._queue.put_nowait(facts)
-
-    async def until(self, detail: str) -> ProbeFacts:
-        """The next answer with `detail` in it."""
-        while True:
-            facts = await self._queue.get()
-            if detail in facts.detail:
-                return facts
-
-
 @pytest.fixture
-async def answers(enter: list[str]) -> AsyncIterator[Answers]:
-    """What a real child in the server's namespace says."""
-    runner = ProbeRunner(command=[*enter, *child_command()], pace=PACE)
-    stream = Answers()
-    runner.watch("record-db", [PROBE], LOOPBACK, stream)
-    yield stream
-    await runner.close()
+async def answers(watch: Watch) -> Answers:
+    return watch(PROBE)
 
 
 async def test_a_server_that_starts_becomes_ready(serve: Serve, answers: Answers) -> None:

@@ -7,6 +7,21 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cleanroomd.cli.main import cli
+from cleanroomd.cli.probes import describe_probe
+from cleanroomd.model.plan import (
+    DnsProbe,
+    FhirProbe,
+    HttpProbe,
+    KerberosProbe,
+    LdapProbe,
+    MllpProbe,
+    MssqlProbe,
+    PostgresProbe,
+    Probe,
+    Quorum,
+    SmbProbe,
+    TcpProbe,
+)
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "plan.toml"
 
@@ -94,6 +109,32 @@ def test_a_plan_in_words() -> None:
         "lease backup-feed: imaging to 192.168.40.10 on the uplink, tcp 443, at most 15 min",
     ):
         assert said in lines
+
+
+@pytest.mark.parametrize(
+    ("probe", "words"),
+    [
+        (HttpProbe(443, tls=True, pin="0a"), "HTTPS / on 443 answers 200 with certificate sha256:0a"),
+        (HttpProbe(80, contains="é"), 'HTTP / on 80 answers 200 and contains "é"'),
+        (TcpProbe(5000, expect=b"PONG"), 'TCP 5000 answers "PONG"'),
+        (PostgresProbe(5432, database="record"), "PostgreSQL on 5432 accepts connections to record"),
+        (MllpProbe(2575), "MLLP on 2575 acknowledges (AA, CA)"),
+        (FhirProbe(8080, base="/fhir"), "FHIR over HTTP /fhir on 8080 states its capabilities"),
+        (LdapProbe(636, tls=True, suffix="dc=a"), "LDAPS on 636 answers and holds dc=a"),
+        (KerberosProbe("A", principal="b"), "Kerberos on 88 answers for A and knows b"),
+        (SmbProbe(), "SMB on 445 agrees on a dialect"),
+        (DnsProbe("a.example", accept=("NOERROR", "REFUSED")),
+         "DNS on udp 53 answers A of a.example (NOERROR, REFUSED)"),
+        (MssqlProbe(), "SQL Server on 1433 answers"),
+        (Quorum(1, (SmbProbe(), MssqlProbe())), "any of (SMB on 445 agrees on a dialect; SQL Server on 1433 answers)"),
+        (Quorum(1, (Quorum(1, (MssqlProbe(),)), SmbProbe())),
+         "any of (all of (SQL Server on 1433 answers); SMB on 445 agrees on a dialect)"),
+        (Quorum(2, (MssqlProbe(1), MssqlProbe(2), MssqlProbe(3))),
+         "2 of (SQL Server on 1 answers; SQL Server on 2 answers; SQL Server on 3 answers)"),
+    ],
+)  # fmt: skip
+def test_a_probe_in_words(probe: Probe, words: str) -> None:
+    assert describe_probe(probe) == words
 
 
 def test_a_plan_in_json() -> None:

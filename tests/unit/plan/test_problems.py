@@ -223,7 +223,8 @@ MISTAKES: list[tuple[str, str, *tuple[tuple[str, str], ...]]] = [
     ("{ postgres = 5432 }", "{ postgre = 5432 }",
      ("service[0].ready[0]", 'names no protocol; did you mean "postgres"?')),
     ("{ postgres = 5432 }", "{}",
-     ("service[0].ready[0]", "names no protocol; write one of http, tcp, postgres, mllp, dicom")),
+     ("service[0].ready[0]", ("names no protocol; write one of http, tcp, postgres, mllp, dicom, fhir, ldap, "
+      "kerberos, smb, dns, mssql, any, all, quorum"))),
     ("{ postgres = 5432 }", '"ping"',
      ("service[0].ready[0]", '"ping" is no probe; write for example { dicom = 4242 }')),
     ("{ postgres = 5432 }", "{ tcp = 5432 }",
@@ -248,6 +249,37 @@ MISTAKES: list[tuple[str, str, *tuple[tuple[str, str], ...]]] = [
       'leave out the host: "http://:8042/system"'))),
     ("http://:8042/system", "ftp://:8042/system",
      ("service[1].ready[1].http", '"ftp://:8042/system" is no URL of a probe; write for example "http://:8042/system"')),
+    ("{ postgres = 5432 }", '{ http = "http://:80/", pin = "sha256:' + 32 * "0a" + '" }',
+     ("service[0].ready[0]", "pins a certificate, which only https shows; write https, or leave out pin")),
+    ("{ postgres = 5432 }", '{ fhir = "https://:443/fhir?_format=json" }',
+     ("service[0].ready[0].fhir", ('"https://:443/fhir?_format=json" is no URL of a probe; '
+      'write for example "http://:8080/fhir"'))),
+    ("{ postgres = 5432 }", '{ fhir = "https://:443/fhir", pin = "sha1:0a" }',
+     ("service[0].ready[0].pin", ('"sha1:0a" is no pin; '
+      'write "sha256:" and what `openssl x509 -fingerprint -sha256` prints'))),
+    ("{ postgres = 5432 }", "{ kerberos = 88 }",
+     ("service[0].ready[0].realm", 'is missing; write for example realm = "HOSPITAL.EXAMPLE"')),
+    ("{ postgres = 5432 }", '{ kerberos = 88, realm = "A", principal = "a@B" }',
+     ("service[0].ready[0].principal", ('"a@B" is no principal; '
+      'write its name without the realm, for example "surgeon"'))),
+    ("{ postgres = 5432 }", '{ dns = 53, name = "a", transport = "quic" }',
+     ("service[0].ready[0].transport", '"quic" is not possible here; write "tcp" or "udp"')),
+    ("{ postgres = 5432 }", '{ ldap = 389, suffix = "hospital" }',
+     ("service[0].ready[0].suffix", ('"hospital" is no distinguished name; '
+      'write for example "dc=hospital,dc=example"'))),
+    # Probes within probes.
+    ("{ postgres = 5432 }", "{ any = [] }",
+     ("service[0].ready[0].any", "is empty; write for example any = [{ dicom = 4242 }, { dicom = 104 }]")),
+    ("{ postgres = 5432 }", "{ any = [{ smb = 445 }, { all = [{ postgres = 0 }, { smb = 445 }] }] }",
+     ("service[0].ready[0].any[1].all[0].postgres", "0 is out of range; the least is 1")),
+    ("{ postgres = 5432 }", "{ any = [{ smb = 445 }, { smbs = 445 }] }",
+     ("service[0].ready[0].any[1]", 'names no protocol; did you mean "smb"?')),
+    ("{ postgres = 5432 }", "{ quorum = 3, of = [{ smb = 445 }, { ldap = 389 }] }",
+     ("service[0].ready[0]", "needs 3 of 2 probes; write at most 2")),
+    ("{ postgres = 5432 }", "{ quorum = 1 }",
+     ("service[0].ready[0].of", "is missing; write for example of = [{ ldap = 389 }, { smb = 445 }]")),
+    ("{ postgres = 5432 }", "{ all = [{ any = [{ all = [{ any = [{ smb = 445 }] }] }] }] }",
+     ("service[0].ready[0]", "has probes nested more than 4 deep; write fewer of any, all and quorum")),
     # Flows.
     ('from = "workstations"', 'from = "uplink" #!',
      ("flow[0].from", '"uplink" cannot be in a flow; declare a [[window]] and open it with a lease')),

@@ -11,16 +11,24 @@ from cleanroomd.model.plan import (
     DicomProbe,
     Disk,
     DiskKind,
+    DnsProbe,
     Enclosure,
+    FhirProbe,
     Firmware,
     Flow,
     HttpProbe,
+    KerberosProbe,
+    LdapProbe,
     MllpProbe,
+    MssqlProbe,
     Plan,
     Port,
     PostgresProbe,
     Probe,
+    Protocol,
+    Quorum,
     Service,
+    SmbProbe,
     StartKind,
     TcpProbe,
     Window,
@@ -40,7 +48,8 @@ port_numbers = st.integers(1, 65535)
 seconds = st.integers(1, 7 * 24 * 3600).map(float)
 sizes = st.builds(lambda number, shift: number << shift, st.integers(1, 9999), st.sampled_from([20, 30, 40]))
 
-probes: st.SearchStrategy[Probe] = st.one_of(
+pins = st.sampled_from(["", "0a" * 32])
+single_probes: st.SearchStrategy[Probe] = st.one_of(
     st.builds(
         HttpProbe,
         port_numbers,
@@ -49,6 +58,7 @@ probes: st.SearchStrategy[Probe] = st.one_of(
         expect=st.integers(100, 599),
         contains=payloads,
     ),
+    st.builds(HttpProbe, port_numbers, tls=st.just(True), pin=pins),
     st.builds(TcpProbe, port_numbers, expect=payloads.filter(bool).map(str.encode), send=payloads.map(str.encode)),
     st.builds(PostgresProbe, port_numbers, database=names, user=names),
     st.builds(
@@ -58,6 +68,32 @@ probes: st.SearchStrategy[Probe] = st.one_of(
         accept=st.sampled_from([("AA",), ("AA", "CA", "AR")]),
     ),
     st.builds(DicomProbe, port_numbers, aet=st.sampled_from(["A", "ORTHANC", "A B"]), calling_aet=st.just("ME")),
+    st.builds(FhirProbe, port_numbers, base=st.sampled_from(["", "/fhir", "/a/b"]), tls=st.just(True), pin=pins),
+    st.builds(FhirProbe, port_numbers),
+    st.builds(LdapProbe, port_numbers, tls=st.booleans(), suffix=st.sampled_from(["", "dc=hospital, o=A\\, B"])),
+    st.builds(
+        KerberosProbe, st.just("A.EXAMPLE"), port=port_numbers, principal=st.sampled_from(["", "host/a.example"])
+    ),
+    st.builds(SmbProbe, port_numbers),
+    st.builds(
+        DnsProbe,
+        st.sampled_from(["a", "_ldap._tcp.hospital.example"]),
+        port=port_numbers,
+        record=st.sampled_from(["A", "SRV"]),
+        transport=st.sampled_from(Protocol),
+        accept=st.sampled_from([("NOERROR",), ("NXDOMAIN", "REFUSED")]),
+    ),
+    st.builds(MssqlProbe, port_numbers),
+)
+
+
+def quorums(parts: st.SearchStrategy[Probe]) -> st.SearchStrategy[Probe]:
+    several = st.lists(parts, min_size=1, max_size=3).map(tuple)
+    return several.flatmap(lambda of: st.builds(Quorum, st.integers(1, len(of)), st.just(of)))
+
+
+probes: st.SearchStrategy[Probe] = single_probes | quorums(
+    single_probes | quorums(single_probes | quorums(single_probes))
 )
 
 
@@ -205,7 +241,7 @@ def _probe(probe: Probe) -> Raw:
     match probe:
         case HttpProbe():
             url = f"{'https' if probe.tls else 'http'}://:{probe.port}{probe.path}"
-            return {"http": url, "expect": probe.expect, "contains": probe.contains}
+            return _given(http=url, expect=probe.expect, contains=probe.contains, pin=_pin(probe.pin))
         case TcpProbe():
             return {"tcp": probe.port, "expect": probe.expect.decode(), "send": probe.send.decode()}
         case PostgresProbe():
@@ -214,6 +250,29 @@ def _probe(probe: Probe) -> Raw:
             return _given(mllp=probe.port, message=probe.message or None, accept=list(probe.accept))
         case DicomProbe():
             return {"dicom": probe.port, "aet": probe.aet, "calling_aet": probe.calling_aet}
+        case FhirProbe():
+            url = f"{'https' if probe.tls else 'http'}://:{probe.port}{probe.base}"
+            return _given(fhir=url, pin=_pin(probe.pin))
+        case LdapProbe():
+            return _given(ldap=probe.port, tls=probe.tls, suffix=probe.suffix or None)
+        case KerberosProbe():
+            return _given(kerberos=probe.port, realm=probe.realm, principal=probe.principal or None)
+        case SmbProbe():
+            return {"smb": probe.port}
+        case DnsProbe():
+            question = {"dns": probe.port, "name": probe.name, "record": probe.record}
+            return {**question, "transport": probe.transport.value, "accept": list(probe.accept)}
+        case MssqlProbe():
+            return {"mssql": probe.port}
+        case Quorum():
+            of = [_probe(part) for part in probe.of]
+            if probe.need == len(of):
+                return {"all": of}
+            return {"any": of} if probe.need == 1 else {"quorum": probe.need, "of": of}
+
+
+def _pin(digest: str) -> str | None:
+    return f"sha256:{digest}" if digest else None
 
 
 def _given(**values: object) -> Raw:

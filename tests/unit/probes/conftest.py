@@ -2,8 +2,11 @@
 
 import contextlib
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +71,40 @@ def reply() -> Callable[[bytes], Handler]:
         return handle
 
     return make
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a self-signed certificate for another name, in one file."""
+    path = tmp_path_factory.mktemp("tls") / "machine.pem"
+    # fmt: off
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=dpi.hospital.example",
+         "-days", "1", "-keyout", path, "-out", path.with_suffix(".crt")],
+        check=True, capture_output=True,
+    )
+    # fmt: on
+    path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
+    return path
+
+
+@pytest.fixture(scope="session")
+def server_tls(certificate: Path) -> ssl.SSLContext:
+    """TLS of a server that shows `certificate`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.fixture
+def secured(server_tls: ssl.SSLContext) -> Callable[[Handler], Handler]:
+    """The same handler behind TLS."""
+
+    def secure(handler: Handler) -> Handler:
+        def handle(connection: socket.socket) -> None:
+            with server_tls.wrap_socket(connection, server_side=True) as inside:
+                handler(inside)
+
+        return handle
+
+    return secure

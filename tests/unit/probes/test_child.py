@@ -12,7 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from cleanroomd.model.plan import DicomProbe, HttpProbe, MllpProbe, PostgresProbe, Probe, TcpProbe
+from cleanroomd.model.plan import (
+    DicomProbe,
+    DnsProbe,
+    FhirProbe,
+    HttpProbe,
+    KerberosProbe,
+    LdapProbe,
+    MllpProbe,
+    MssqlProbe,
+    PostgresProbe,
+    Probe,
+    Protocol,
+    Quorum,
+    SmbProbe,
+    TcpProbe,
+)
 from cleanroomd.probes import child
 from cleanroomd.probes.answer import Answer
 from cleanroomd.probes.runner import child_command, child_environment
@@ -21,7 +36,7 @@ from cleanroomd.probes.spec import Pace, Round, Spec, decode_round, encode_spec
 from .conftest import LOOPBACK, Handler, Peer
 
 PACE = Pace(interval=0.05, steady_interval=0.05, timeout=2)
-LIBRARIES = {"pynetdicom", "pydicom", "hl7", "http.client", "ssl"}
+LIBRARIES = {"pynetdicom", "pydicom", "hl7", "http.client", "ssl", "pyasn1", "pyasn1_modules", "dns"}
 
 
 @contextmanager
@@ -154,6 +169,14 @@ def greet(connection: socket.socket) -> None:
         lambda port: PostgresProbe(port=port),
         lambda port: MllpProbe(port=port),
         lambda port: DicomProbe(port=port),
+        lambda port: FhirProbe(port=port),
+        lambda port: LdapProbe(port=port),
+        lambda port: LdapProbe(port=port, tls=True),
+        lambda port: KerberosProbe(port=port, realm="A"),
+        lambda port: SmbProbe(port=port),
+        lambda port: DnsProbe(port=port, name="a.example", transport=Protocol.TCP),
+        lambda port: MssqlProbe(port=port),
+        lambda port: Quorum(1, (SmbProbe(port=port), LdapProbe(port=port, tls=True))),
     ],
 )
 def test_every_protocol_judges_inside_the_sandbox_what_it_judges_outside(
@@ -161,10 +184,10 @@ def test_every_protocol_judges_inside_the_sandbox_what_it_judges_outside(
 ) -> None:
     said = reply(b"\x0bMSH|^~\\&|\xff\x1c\x0d\x1c\x0d")
     probe = make(peer(said))
-    ((_, attempt),) = child.load((probe,))
-    outside = attempt(probe, LOOPBACK, timeout=2, connect_timeout=1)
+    spec = Spec(LOOPBACK, (probe,), PACE)
+    outside = child.attempt_round(child.load((probe,)), spec, connect_timeout=1)
     with running(probe) as process:
-        assert next_round(process) == Round((outside,))
+        assert next_round(process) == outside
 
 
 def test_all_probes_of_a_service_are_attempted(peer: Peer, reply: Callable[[bytes], Handler], closed_port: int) -> None:
@@ -187,6 +210,11 @@ def test_all_probes_of_a_service_are_attempted(peer: Peer, reply: Callable[[byte
         (TcpProbe(port=1, expect=b"x"), set()),
         (PostgresProbe(port=1), set()),
         (MllpProbe(port=1), {"hl7"}),
+        (SmbProbe(), set()),
+        (KerberosProbe("A"), {"pyasn1"}),
+        (LdapProbe(), {"pyasn1", "pyasn1_modules"}),
+        (DnsProbe("a.example"), {"dns"}),
+        (Quorum(1, (SmbProbe(), Quorum(1, (MssqlProbe(),)))), set()),
     ],
 )
 def test_only_the_libraries_of_the_spec_are_imported(probe: Probe, library: set[str]) -> None:
@@ -268,10 +296,11 @@ def test_a_fault_in_one_probe_is_an_answer_and_the_others_go_on() -> None:
     def sound(probe: Probe, address: str, *, timeout: float, connect_timeout: float) -> Answer:
         return Answer(ok=True, detail="fine")
 
-    probe = TcpProbe(port=1, expect=b"x")
-    spec = Spec(LOOPBACK, (probe, probe))
-    outcome = child.attempt_round([(probe, faulty), (probe, sound)], spec, connect_timeout=1)
+    spec = Spec(LOOPBACK, (TcpProbe(port=1, expect=b"x"), SmbProbe()))
+    outcome = child.attempt_round({TcpProbe: faulty, SmbProbe: sound}, spec, connect_timeout=1)
     assert outcome.answers == (
         Answer(ok=False, detail="probe failed: ZeroDivisionError: by [0m"),
         Answer(ok=True, detail="fine"),
     )
+    either = Spec(LOOPBACK, (Quorum(1, spec.probes),))
+    assert child.attempt_round({TcpProbe: faulty, SmbProbe: sound}, either, connect_timeout=1).ok

@@ -35,6 +35,9 @@ def scp() -> Iterator[Start]:
 
     yield start
     for entity in entities:
+        # The probe has left: they end by themselves, and aborting one that does makes pynetdicom's thread fail.
+        for association in entity.active_associations:
+            association.join(timeout=5)
         entity.shutdown()
 
 

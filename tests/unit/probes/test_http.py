@@ -1,4 +1,5 @@
 import contextlib
+import hashlib
 import socket
 import ssl
 import subprocess
@@ -11,6 +12,7 @@ from threading import Thread
 import pytest
 
 from cleanroomd.model.plan import HttpProbe
+from cleanroomd.plan import units
 from cleanroomd.probes import http
 from cleanroomd.probes.answer import Answer
 
@@ -54,21 +56,6 @@ def record() -> Iterator[int]:
         yield port
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a self-signed certificate for another name, in one file."""
-    path = tmp_path_factory.mktemp("tls") / "machine.pem"
-    # fmt: off
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=dpi.hospital.example",
-         "-days", "1", "-keyout", path, "-out", path.with_suffix(".crt")],
-        check=True, capture_output=True,
-    )
-    # fmt: on
-    path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
-    return path
-
-
 def attempt(port: int, path: str, **options: object) -> Answer:
     probe = HttpProbe(port=port, path=path, **options)  # type: ignore[arg-type]
     return http.attempt(probe, LOOPBACK, timeout=5, connect_timeout=5)
@@ -96,12 +83,36 @@ def test_the_body_must_contain_what_the_plan_wants(record: int) -> None:
     assert "the body does not contain 'Patient'" in missing.detail
 
 
-def test_a_self_signed_certificate_for_another_name_is_accepted(certificate: Path) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    with serving(context) as port:
+def test_a_self_signed_certificate_for_another_name_is_accepted(server_tls: ssl.SSLContext) -> None:
+    with serving(server_tls) as port:
         assert attempt(port, "/login", tls=True) == Answer(ok=True, detail="HTTP 200 on /login")
         assert not attempt(port, "/login").ok
+
+
+def test_a_pinned_certificate_must_be_the_one_shown(server_tls: ssl.SSLContext, certificate: Path) -> None:
+    said = subprocess.run(
+        ["openssl", "x509", "-in", certificate, "-noout", "-fingerprint", "-sha256"], check=True, capture_output=True
+    ).stdout.decode()
+    pin = units.pin("sha256:" + said.partition("=")[2].strip())
+    with serving(server_tls) as port:
+        assert attempt(port, "/login", tls=True, pin=pin) == Answer(ok=True, detail="HTTP 200 on /login")
+        other = attempt(port, "/login", tls=True, pin="00" + pin[2:])
+    assert other == Answer(
+        ok=False, detail=f"waiting for HTTP 200 on /login (the certificate is another one, sha256:{pin})"
+    )
+
+
+def test_nothing_is_asked_of_a_machine_with_another_certificate(
+    peer: Peer, secured: Callable[[Handler], Handler]
+) -> None:
+    received: list[bytes] = []
+    port = peer(secured(lambda connection: received.append(connection.recv(99))))
+    assert "another one" in attempt(port, "/", tls=True, pin="0a" * 32).detail
+    assert b"".join(received) == b""
+
+
+def test_a_pin_is_never_met_without_tls(record: int) -> None:
+    assert not attempt(record, "/login", pin=hashlib.sha256(b"").hexdigest()).ok
 
 
 def test_tls_1_0_of_an_old_machine_is_accepted(certificate: Path) -> None:

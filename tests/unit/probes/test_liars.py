@@ -4,6 +4,7 @@ Deadlines are proven by the attempt's return: a liar goes on until its connectio
 """
 
 import contextlib
+import json
 import socket
 import struct
 from collections.abc import Callable
@@ -15,10 +16,25 @@ from hypothesis import strategies as st
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import P_DATA
 
-from cleanroomd.model.plan import DicomProbe, HttpProbe, MllpProbe, PostgresProbe, TcpProbe
-from cleanroomd.probes import dicom, http, mllp, postgres, tcp
-from cleanroomd.probes.answer import QUOTE_LIMIT, Answer
+from cleanroomd.model.plan import (
+    DicomProbe,
+    DnsProbe,
+    FhirProbe,
+    HttpProbe,
+    KerberosProbe,
+    LdapProbe,
+    MllpProbe,
+    MssqlProbe,
+    PostgresProbe,
+    Protocol,
+    SmbProbe,
+    TcpProbe,
+)
+from cleanroomd.probes import dicom, dns, fhir, http, kerberos, ldap, mllp, mssql, postgres, smb, tcp
+from cleanroomd.probes.answer import QUOTE_LIMIT, Answer, UnreadyError
 
+from . import test_dns, test_kerberos, test_ldap, test_mssql, test_smb
+from .ber import SEQUENCE, tlv
 from .conftest import LOOPBACK, Handler, Peer
 
 TIMEOUT = 0.4
@@ -52,6 +68,14 @@ ATTEMPTS: dict[str, Callable[[int], Answer]] = {
     "postgres": lambda port: postgres.attempt(PostgresProbe(port=port), LOOPBACK, timeout=TIMEOUT),
     "mllp": lambda port: mllp.attempt(MllpProbe(port=port), LOOPBACK, timeout=TIMEOUT),
     "dicom": lambda port: dicom.attempt(DicomProbe(port=port), LOOPBACK, timeout=TIMEOUT),
+    "fhir": lambda port: fhir.attempt(FhirProbe(port=port), LOOPBACK, timeout=TIMEOUT),
+    "ldap": lambda port: ldap.attempt(LdapProbe(port=port, suffix=UNGUESSABLE), LOOPBACK, timeout=TIMEOUT),
+    "kerberos": lambda port: kerberos.attempt(KerberosProbe(UNGUESSABLE, port=port), LOOPBACK, timeout=TIMEOUT),
+    "smb": lambda port: smb.attempt(SmbProbe(port=port), LOOPBACK, timeout=TIMEOUT),
+    "dns": lambda port: dns.attempt(
+        DnsProbe(UNGUESSABLE, port=port, transport=Protocol.TCP), LOOPBACK, timeout=TIMEOUT
+    ),
+    "mssql": lambda port: mssql.attempt(MssqlProbe(port=port), LOOPBACK, timeout=TIMEOUT),
 }
 
 OPENINGS: dict[str, bytes] = {
@@ -61,6 +85,12 @@ OPENINGS: dict[str, bytes] = {
     "postgres": b"N" + struct.pack(">i", 16_000),
     "mllp": mllp.START_BLOCK + b"MSH|",
     "dicom": accepted_association() + b"\x04\x00" + struct.pack(">I", 60_000),
+    "fhir": b'HTTP/1.1 200 OK\r\nContent-Length: 900000000\r\n\r\n{"resourceType": "CapabilityStatement", "x": "',
+    "ldap": test_ldap.entry("dc=a") + b"\x30\x84\x00\x00\xf0\x00",
+    "kerberos": b"\x00\x00\xf0\x00\x7e",
+    "smb": b"\x00\x00\x3f\xff\xfeSMB",
+    "dns": b"\xff\xff",
+    "mssql": test_mssql.packet(b"", length=4096),
 }
 """How an honest answer begins: what follows is read, not refused at its first byte."""
 
@@ -195,6 +225,14 @@ def test_an_announced_length_is_not_waited_for(peer: Peer, reply: Callable[[byte
     assert "too long" in answer.detail
 
 
+def damaged(answer: bytes) -> st.SearchStrategy[bytes]:
+    """An answer with one byte of it changed."""
+    places = st.tuples(st.integers(0, len(answer) - 1), st.integers(0, 255))
+    return places.map(lambda place: answer[: place[0]] + bytes([place[1]]) + answer[place[0] + 1 :])
+
+
+OTHER_QUESTION = dns.question(DnsProbe("other.example")).to_wire()
+
 random_answers: dict[str, st.SearchStrategy[bytes]] = {
     "http": st.one_of(
         st.binary(max_size=400),
@@ -229,9 +267,45 @@ random_answers: dict[str, st.SearchStrategy[bytes]] = {
         ),
         st.binary(max_size=300).map(lambda body: accepted_association() + struct.pack(">BxI", 4, len(body)) + body),
         st.binary(max_size=300).map(lambda body: accepted_association() + fragment(body, last=True)),
-        st.tuples(st.integers(0, len(accepted_association()) - 1), st.integers(0, 255)).map(
-            lambda flip: accepted_association()[: flip[0]] + bytes([flip[1]]) + accepted_association()[flip[0] + 1 :]
-        ),
+        damaged(accepted_association()),
+    ),
+    "fhir": st.one_of(
+        st.binary(max_size=400).map(lambda tail: b"HTTP/1.1 200 OK\r\n\r\n" + tail),
+        st.text(max_size=99).map(lambda text: b"HTTP/1.1 200 OK\r\n\r\n" + json.dumps({"status": text}).encode()),
+        st.recursive(
+            st.text(max_size=9) | st.integers() | st.none(),
+            lambda parts: st.lists(parts) | st.dictionaries(st.sampled_from(["resourceType", "status", "x"]), parts),
+        ).map(lambda document: b"HTTP/1.1 200 OK\r\n\r\n" + json.dumps(document).encode()),
+    ),
+    # Damage to one byte cannot make these say what the probe wants.
+    "ldap": st.one_of(
+        st.binary(max_size=400),
+        st.binary(max_size=400).map(lambda body: tlv(SEQUENCE, body)),
+        st.binary(max_size=400).map(test_ldap.message),
+        damaged(test_ldap.entry("dc=hospital", "dc=example") + test_ldap.done()),
+    ),
+    "kerberos": st.one_of(
+        st.binary(max_size=400),
+        st.binary(max_size=400).map(test_kerberos.framed),
+        st.binary(max_size=400).map(lambda body: test_kerberos.framed(tlv(0x7E, tlv(SEQUENCE, body)))),
+        damaged(test_kerberos.error(25)),
+        damaged(test_kerberos.ticket()),
+    ),
+    "smb": st.one_of(
+        st.binary(max_size=400),
+        st.binary(max_size=400).map(test_smb.framed),
+        st.binary(max_size=63).map(lambda body: test_smb.framed(test_smb.response()[:64] + body)),
+        damaged(test_smb.framed(test_smb.response(dialect=0x0505))),
+    ),
+    "dns": st.one_of(
+        st.binary(max_size=400),
+        st.binary(max_size=400).map(lambda body: len(body).to_bytes(2) + body),
+        damaged(test_dns.answer(OTHER_QUESTION)).map(lambda body: len(body).to_bytes(2) + body),
+    ),
+    "mssql": st.one_of(
+        st.binary(max_size=400),
+        st.binary(max_size=5).map(test_mssql.packet),
+        damaged(test_mssql.packet(test_mssql.prelogin((1, b"\x77"), (0, test_mssql.VERSION)))),
     ),
 }
 
@@ -257,3 +331,22 @@ def test_random_answers_are_never_ready(protocol: str, peer: Peer) -> None:
         assert_not_ready(ATTEMPTS[protocol](port))
 
     attempt()
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(
+        st.binary(max_size=600),
+        st.binary(max_size=600).map(
+            lambda tail: OTHER_QUESTION[:2] + b"\x80\x00\x00\x01\x00\x03\x00\x03\x00\x03" + tail
+        ),
+        damaged(test_dns.answer(OTHER_QUESTION, records=0)),
+        st.lists(st.binary(max_size=40), max_size=5).map(
+            lambda data: test_dns.answer(OTHER_QUESTION, records=0) + b"".join(data)
+        ),
+    )
+)
+def test_a_random_datagram_is_never_ready(untrusted: bytes) -> None:
+    asked = dns.question(DnsProbe(UNGUESSABLE))
+    with contextlib.suppress(UnreadyError, *dns.DECODE_ERRORS):
+        pytest.fail(dns.judge(untrusted, asked, ("NOERROR",)))
