@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -40,6 +40,8 @@ from cleanroomd.restore.order import Outline
 from cleanroomd.restore.rehearsal import rehearse
 from cleanroomd.vault.catalog import Catalog
 
+_CONTROL_AGAIN = 10.0
+
 _log = logging.getLogger("cleanroomd")
 
 
@@ -66,15 +68,19 @@ async def serve(options: Options) -> None:
         accelerator = await probe(options.qemu, cache=options.root / "state" / "accelerator.json")
         journal.record(Event.DAEMON, f"machines run with {accelerator.kind}: {accelerator.reason}")
 
-        # The loop exists last, but what it drives calls back into it: these two close the circle.
+        # The loop exists last, but what it drives calls back into it: these two close the circle. A machine that
+        # dies while it is adopted is seen in the first round.
+        engine: Engine | None = None
+
         def wake(reason: str) -> None:
-            engine.wake(reason)
+            if engine is not None:
+                engine.wake(reason)
 
         def answered(service: str, facts: ProbeFacts) -> None:
             before = effects.answers.get(service)
             effects.answers[service] = facts
             if before is None or (before.ok, before.detail) != (facts.ok, facts.detail):
-                engine.wake(f"{service} answers: {facts.detail}" if facts.ok else f"{service}: {facts.detail}")
+                wake(f"{service} answers: {facts.detail}" if facts.ok else f"{service}: {facts.detail}")
 
         def alarm(text: str) -> None:
             journal.record(Event.ISOLATION, text)
@@ -125,8 +131,15 @@ async def serve(options: Options) -> None:
 
 
 async def _control(effects: Effects, engine: Engine, publisher: Publisher, path: Path) -> None:
+    """Serve the control socket; while it cannot be had the restoration goes on, and it is tried again."""
     await publisher.first.wait()
-    await ControlServer(Operator(effects, engine, publisher), path).serve()
+    while True:
+        try:
+            await ControlServer(Operator(effects, engine, publisher), path).serve()
+        except (CleanroomError, OSError) as error:
+            effects.journal.record(Event.DAEMON, f"no control for {_CONTROL_AGAIN:.0f} s: {error}")
+            _log.error("%s", error)
+        await asyncio.sleep(_CONTROL_AGAIN)
 
 
 class SystemdNotice:
@@ -214,6 +227,8 @@ def main(*, dry_run: bool, **values: object) -> None:
     """Restore the services of a recovery plan, isolated, in priority order."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     options = Options(**values)  # type: ignore[arg-type]
+    # A machine is recognised by the path of its directory, from whichever directory the daemon was started.
+    options = replace(options, root=options.root.absolute())
     try:
         if dry_run:
             show_steps(options)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 _LARGEST_FILE = 16 << 20
+_LONGEST_LINE = 1 << 20
 _SYSTEMD_SOCKET = Path("/run/systemd/journal/socket")
 
 
@@ -48,7 +50,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._file: TextIO | None = None
+        self._open()
         self._entries = 0
         self._grown = asyncio.Condition()
         self._wakers: set[asyncio.Task[None]] = set()
@@ -65,53 +68,87 @@ class Journal:
         if service:
             entry["service"] = service
         entry.update(fields)
-        try:
-            self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-            self._file.flush()
-            if self._file.tell() > _LARGEST_FILE:
-                self._rotate()
-        except OSError:
-            self._drop_buffer()
+        self._append(json.dumps(entry, ensure_ascii=False) + "\n")
         if self._systemd:
-            _send_to_systemd(event, text, service, fields)
+            # What journald does not take is in the file.
+            with suppress(OSError, ValueError):
+                _send_to_systemd(event, text, service, fields)
         self._entries += 1
         task = asyncio.get_running_loop().create_task(self._wake())
         self._wakers.add(task)
         task.add_done_callback(self._wakers.discard)
 
     async def entries(self, *, follow: bool) -> AsyncIterator[Mapping[str, object]]:
-        """Every entry of the current file, then with `follow` each new one as it comes."""
-        with self._path.open(encoding="utf-8", errors="replace") as stream:
-            partial = ""
-            while True:
-                seen = self._entries
-                while line := stream.readline(1 << 20):
-                    partial += line
-                    if partial.endswith("\n"):
-                        yield _parse(partial)
-                        partial = ""
-                if not follow:
-                    return
-                async with self._grown:
-                    await self._grown.wait_for(lambda seen=seen: self._entries != seen)  # type: ignore[misc]
+        """Every entry of the current file, then with `follow` each new one as it comes, in whichever file."""
+        while True:
+            with self._path.open(encoding="utf-8", errors="replace") as stream:
+                partial = ""
+                while True:
+                    seen = self._entries
+                    left = not _is_at(stream, self._path)
+                    while line := stream.readline(_LONGEST_LINE):
+                        partial += line
+                        if partial.endswith("\n"):
+                            yield _parse(partial)
+                            partial = ""
+                    if not follow:
+                        return
+                    if left:
+                        break
+                    async with self._grown:
+                        await self._grown.wait_for(lambda seen=seen: self._entries != seen)  # type: ignore[misc]
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            # What a full disk did not take at the end is lost like any other entry on it.
+            with suppress(OSError):
+                self._file.close()
+            self._file = None
 
     async def _wake(self) -> None:
         async with self._grown:
             self._grown.notify_all()
 
-    def _rotate(self) -> None:
-        self._file.close()
-        self._path.replace(self._path.with_name(self._path.name + ".1"))
-        self._file = self._path.open("a", encoding="utf-8")
+    def _append(self, line: str) -> None:
+        if self._file is None:
+            self._open()
+        if self._file is None:
+            return
+        try:
+            self._file.write(line)
+            self._file.flush()
+            if self._file.tell() > _LARGEST_FILE:
+                self._path.replace(self._path.with_name(self._path.name + ".1"))
+                self.close()
+        except OSError:
+            # Closed, so that what could not be written does not stand in front of later entries.
+            self.close()
 
-    def _drop_buffer(self) -> None:
-        """Forget what could not be written, so that it does not stand in front of later entries."""
+    def _open(self) -> None:
+        """Try to; a line that a power cut, or a disk that was full for a moment, left half written is ended."""
+        try:
+            opened = self._path.open("a", encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            return
+        self._file = opened
         with suppress(OSError):
-            self._file.close()
-        self._file = self._path.open("a", encoding="utf-8")
+            if opened.tell() and not _ends_a_line(self._path):
+                opened.write("\n")
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read() == b"\n"
+
+
+def _is_at(stream: TextIO, path: Path) -> bool:
+    """Whether `path` still names the file that `stream` reads."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except OSError:
+        # Between two files: the next one appears with the next entry.
+        return True
 
 
 def _parse(line: str) -> Mapping[str, object]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Literal
 
 from cleanroomd.engine.apply import LongStep, apply
 from cleanroomd.engine.effects import Effects
@@ -12,7 +13,7 @@ from cleanroomd.errors import CleanroomError, IsolationError, MachineError
 from cleanroomd.machine.launcher import now
 from cleanroomd.model.observed import Capacity, Observed
 from cleanroomd.model.status import Status
-from cleanroomd.model.steps import LaunchMachine, RunMachine, Step
+from cleanroomd.model.steps import ApplyRules, LaunchMachine, MakeTap, RunMachine, Step
 from cleanroomd.restore.reconcile import Round, reconcile
 from cleanroomd.restore.report import report
 
@@ -44,6 +45,8 @@ class Engine:
         self._dirty = asyncio.Event()
         self._reasons: list[str] = []
         self._tasks: dict[str, tuple[Step, asyncio.Task[None]]] = {}
+        self._refused: dict[str, str] = {}
+        """Steps that failed when they were tried last -> why; a plan has few of them."""
         self._wake_at: float | None = None
         self._ended = False
 
@@ -55,6 +58,12 @@ class Engine:
 
     async def run(self) -> None:
         """Loop until `end`; a long step that is still under way is cut short, and taken up by the next daemon."""
+        try:
+            await self._loop()
+        finally:
+            await self._leave()
+
+    async def _loop(self) -> None:
         stumbles = 0
         while not self._ended:
             try:
@@ -68,8 +77,12 @@ class Engine:
                 stumbles += 1
                 if stumbles >= _STUMBLES_ALLOWED:
                     raise
+                # Whatever woke the loop does so again at once, and what is missing takes time to come back.
+                await asyncio.sleep(_LOOK_AGAIN)
                 changed = False
             await self._sleep(self._wake_at, stay_awake=changed)
+
+    async def _leave(self) -> None:
         for _, task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*(task for _, task in self._tasks.values()), return_exceptions=True)
@@ -80,7 +93,7 @@ class Engine:
         self.wake("the daemon is asked to end")
 
     def observe(self) -> Observed:
-        busy = {name: str(step) for name, (step, _) in self._tasks.items()}
+        busy = {name: step for name, (step, _) in self._tasks.items()}
         return observe(self._effects, self._capacity, power_on=self._power_on, busy=busy)
 
     def preview(self) -> Round:
@@ -90,15 +103,22 @@ class Engine:
     async def _round(self) -> bool:
         """One turn; True if something was done at once, so that another look is due."""
         outline = self._effects.outline
+        self._effects.launcher.bound_logs()
         observed = self.observe()
         turn = reconcile(outline, observed)
         self._wake_at = turn.wake_at
         done = False
+        taps_made = True
         for step in turn.steps:
             if isinstance(step, LongStep):
                 self._start(step)
+            elif isinstance(step, ApplyRules) and not taps_made:
+                # Guards for a tap that is not there fail as well, and would hide the cause.
+                continue
             elif await self._apply_now(step):
                 done = True
+            elif isinstance(step, MakeTap):
+                taps_made = False
         if done or turn.steps:
             observed = self.observe()
             turn = reconcile(outline, observed)
@@ -106,13 +126,25 @@ class Engine:
         return done
 
     async def _apply_now(self, step: Step) -> bool:
-        self._effects.journal.record(Event.STEP, str(step), service=getattr(step, "service", ""))
+        """Whether it succeeded. One that fails for the same reason each time is in the journal once."""
+        known = self._refused.get(str(step))
+        if known is None:
+            self._effects.journal.record(Event.STEP, str(step), service=getattr(step, "service", ""))
         try:
             await apply(step, self._effects)
         except CleanroomError as error:
-            self._note_failure(step, error)
-            return False
+            return self._refuse(step, error)
+        except OSError as error:
+            return self._refuse(step, CleanroomError(f"cannot {step}: {error.strerror or error}"))
+        if self._refused.pop(str(step), None) is not None:
+            self._effects.journal.record(Event.STEP, f"at last: {step}", service=getattr(step, "service", ""))
         return True
+
+    def _refuse(self, step: Step, error: CleanroomError) -> Literal[False]:
+        if self._refused.get(str(step)) != error.message:
+            self._note_failure(step, error)
+        self._refused[str(step)] = error.message
+        return False
 
     def _start(self, step: LongStep) -> None:
         self._effects.journal.record(Event.STEP, str(step), service=step.service)
@@ -125,27 +157,43 @@ class Engine:
             await apply(step, self._effects)
         except IsolationError as error:
             self._note_failure(step, error)
+            # No attempt is lost by it, so nothing else keeps this from being tried without end.
+            await asyncio.sleep(_LOOK_AGAIN)
         except CleanroomError as error:
             await self._attempt_failed(step, error)
         except OSError as error:
             cause = f"{error.strerror or error}"
             await self._attempt_failed(step, MachineError(f"cannot {step}: {cause}"))
+        except Exception as error:  # noqa: BLE001 - the boundary of one service
+            # What nobody foresaw costs the service an attempt, with its back-off, and not the loop, nor a step
+            # that is taken again and again without end.
+            _log.exception("cannot %s", step)
+            await self._attempt_failed(step, MachineError(f"cannot {step}: {error!r}"))
         finally:
             del self._tasks[step.service]
             self.wake(f"done: {step}")
 
     async def _attempt_failed(self, step: LongStep, error: CleanroomError) -> None:
         self._note_failure(step, error)
-        if isinstance(step, LaunchMachine) and step.service in await self._effects.launcher.adopt():
-            self._effects.journal.record(
-                Event.ADOPTED, f"{step.service}: adopted the machine that runs already", service=step.service
-            )
-            return
-        if isinstance(step, LaunchMachine | RunMachine):
-            try:
+        try:
+            if isinstance(step, LaunchMachine) and await self._found_running(step.service):
+                return
+            if isinstance(step, LaunchMachine | RunMachine):
                 await self._effects.fail(step.service, error.message)
-            except CleanroomError as second:
-                self._note_failure(step, second)
+        except CleanroomError as second:
+            self._note_failure(step, second)
+        except OSError as second:
+            self._note_failure(step, MachineError(f"cannot end {step.service}: {second.strerror or second}"))
+
+    async def _found_running(self, service: str) -> bool:
+        """Whether a launch failed because a machine of an earlier daemon holds the place; it is ours from now on."""
+        launcher = self._effects.launcher
+        if service in launcher.facts():
+            return False
+        found = await launcher.adopt()
+        for name in found:
+            self._effects.journal.record(Event.ADOPTED, f"{name}: adopted the machine that runs already", service=name)
+        return service in found
 
     def _note_failure(self, step: Step, error: CleanroomError) -> None:
         self._effects.journal.record(

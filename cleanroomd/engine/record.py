@@ -1,5 +1,6 @@
 """What a restarted daemon must find again: failures and intents of this power-on, durations of earlier runs."""
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -9,6 +10,8 @@ from cleanroomd.durable import read_json, write_json
 from cleanroomd.model.observed import Failure, Intent
 
 _LONGEST_REASON = 500
+
+_log = logging.getLogger(__name__)
 
 
 def power_on_time() -> float:
@@ -28,7 +31,11 @@ def _pid1_start_ticks() -> int:
 
 
 class Record:
-    """Files below `run` are of this power-on, those below `state` outlive it."""
+    """Files below `run` are of this power-on, those below `state` outlive it.
+
+    A file that cannot be written (a full disk) is a loss to the next daemon only: this one goes on with what it
+    knows, since whoever asks for a shutdown then needs it most.
+    """
 
     def __init__(self, *, run: Path, state: Path) -> None:
         self._run = run
@@ -52,15 +59,15 @@ class Record:
 
     def set_intents(self, services: Iterable[str], intent: Intent) -> None:
         self.intents.update(dict.fromkeys(services, intent))
-        write_json(self._run / "intents.json", {name: value.value for name, value in self.intents.items()})
+        _keep(self._run / "intents.json", {name: value.value for name, value in self.intents.items()})
 
     def set_duration(self, service: str, seconds: float) -> None:
         self.durations[service] = round(seconds, 3)
-        write_json(self._state / "durations.json", dict(self.durations))
+        _keep(self._state / "durations.json", dict(self.durations))
 
     def _write_failures(self) -> None:
         document = {name: [asdict(failure) for failure in known] for name, known in self.failures.items()}
-        write_json(self._run / "failures.json", document)
+        _keep(self._run / "failures.json", document)
 
     def _begin_power_on(self) -> None:
         """Forget what was said before the power went off: powering on asks for everything again."""
@@ -69,7 +76,14 @@ class Record:
         if read_json(marker).get("identity") != identity:
             for name in ("failures.json", "intents.json"):
                 (self._run / name).unlink(missing_ok=True)
-            write_json(marker, {"identity": identity})
+            _keep(marker, {"identity": identity})
+
+
+def _keep(path: Path, document: Mapping[str, object]) -> None:
+    try:
+        write_json(path, document)
+    except OSError as error:
+        _log.warning("cannot write %s: %s", path, error.strerror)
 
 
 def _failures(document: Mapping[str, object]) -> Iterable[tuple[str, tuple[Failure, ...]]]:

@@ -13,6 +13,7 @@ from cleanroomd.machine.crisis import CrisisStore
 from cleanroomd.machine.launcher import now
 from cleanroomd.model.observed import Capacity, Observed
 from cleanroomd.model.plan import Plan
+from cleanroomd.model.steps import Step
 from cleanroomd.vault.catalog import Catalog
 
 _KEPT_FOR_THE_ENCLOSURE = 512 << 20
@@ -34,7 +35,7 @@ def _available_memory() -> int:
     raise RuntimeError("the kernel names no MemAvailable")
 
 
-def observe(effects: Effects, capacity: Capacity, *, power_on: float, busy: Mapping[str, str]) -> Observed:
+def observe(effects: Effects, capacity: Capacity, *, power_on: float, busy: Mapping[str, Step]) -> Observed:
     """Look at everything; nothing is remembered from the round before but what the effects hold themselves."""
     plan = effects.outline.plan
     isolation = effects.isolation

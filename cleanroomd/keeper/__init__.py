@@ -5,6 +5,9 @@ open, no other can change or flush the table. The keeper makes the tables deny-a
 holds the socket, and hands copies of it to each daemon over a unix socket. So the death of a daemon opens
 nothing.
 
+A keeper that dies is replaced without a gap as well: its successor finds the tables owned by the daemon's copy
+and asks for it, and the daemon, which watches the keeper's process, hands it over and keeps its own.
+
 All copies are one socket: they share one netlink port and one receive queue, so the keeper never reads from
 it after its start, and whoever takes a copy first drops what a predecessor left unread.
 """

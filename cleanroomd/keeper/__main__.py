@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 from cleanroomd.errors import Exit, IsolationError
-from cleanroomd.keeper.server import place, serve, stop_signals
-from cleanroomd.keeper.tables import own_tables
+from cleanroomd.keeper.server import place, serve, stop_signals, taken_over
 
 
 def main() -> int:
@@ -17,9 +16,12 @@ def main() -> int:
     parser.add_argument("--ready-fd", type=int, help="descriptor for a line once the tables are owned")
     arguments = parser.parse_args()
     try:
-        with stop_signals() as stop, place(arguments.socket) as listener, own_tables() as owning:
-            _announce(arguments.ready_fd)
-            serve(listener, owning, stop)
+        with stop_signals() as stop, place(arguments.socket) as listener:
+            owning = taken_over(listener, stop)
+            if owning is not None:
+                with owning:
+                    _announce(arguments.ready_fd)
+                    serve(listener, owning, stop)
     except IsolationError as error:
         print("\n  ".join(filter(None, (error.message, error.hint))), file=sys.stderr)
         return Exit.CANNOT

@@ -1,35 +1,83 @@
 """The daemon's side of the keeper: one copy of the owning socket."""
 
 import os
+import select
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 
 from cleanroomd.errors import IsolationError
-from cleanroomd.keeper.server import peer_uid
+from cleanroomd.keeper.server import HELD, WANTED, peer_pid, peer_uid, received_socket
 from cleanroomd.keeper.tables import NETLINK_NETFILTER
 
 _SECONDS = 5.0
 _HINT = "start the keeper first: python -m cleanroomd.keeper --socket PATH"
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of the owning socket, and a watch on the keeper that holds the original."""
+
+    owning: socket.socket
+    keeper: int | None
+    """A pidfd; None where the kernel does not name the process (it lives in another PID namespace)."""
+
+    def keeper_is_gone(self) -> bool:
+        if self.keeper is None:
+            return False
+        poll = select.poll()
+        poll.register(self.keeper, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Leaves the keeper's own open; without a keeper the tables have no owner any more."""
+        self.owning.close()
+        if self.keeper is not None:
+            os.close(self.keeper)
+
+
 def owning_socket(path: Path) -> socket.socket:
     """A copy of the netlink socket that owns the tables; closing it leaves the keeper's own open."""
+    copy = copy_of(path)
+    if copy.keeper is not None:
+        os.close(copy.keeper)
+    return copy.owning
+
+
+def copy_of(path: Path, *, ours: socket.socket | None = None) -> Copy:
+    """A copy of the owning socket from the keeper at `path`.
+
+    A keeper that finds the tables owned asks for the socket: it gets `ours`, which stays open here as well, so
+    that the tables have an owner at every moment. IsolationError when there is no keeper, or when it has nothing.
+    """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
             connection.settimeout(_SECONDS)
             connection.connect(os.fspath(path))
             if peer_uid(connection) != os.geteuid():
                 raise IsolationError(f"cannot get the owning socket: {path} is served by another user", _HINT)
-            _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+            said, owning = received_socket(connection)
+            if said == WANTED and ours is not None:
+                socket.send_fds(connection, [HELD], [ours.fileno()])
+                said, owning = received_socket(connection)
+            process = _process(peer_pid(connection))
     except OSError as error:
         reason = error.strerror or "no answer in time"
         raise IsolationError(f"cannot get the owning socket from the keeper at {path}: {reason}", _HINT) from error
-    if not descriptors:
-        raise IsolationError(f"cannot get the owning socket from {path}: the keeper refused", _HINT)
-    # Not with MSG_CMSG_CLOEXEC: recv_fds of Python 3.11 drops its flags.
-    os.set_inheritable(descriptors[0], False)  # noqa: FBT003 (takes no keyword)
-    owning = socket.socket(fileno=descriptors[0])
-    if (owning.family, owning.proto) != (socket.AF_NETLINK, NETLINK_NETFILTER):
+    if owning is not None and (owning.family, owning.proto) == (socket.AF_NETLINK, NETLINK_NETFILTER):
+        return Copy(owning, process)
+    if process is not None:
+        os.close(process)
+    if owning is not None:
         owning.close()
         raise IsolationError(f"cannot get the owning socket: {path} handed out something else", _HINT)
-    return owning
+    if said == WANTED:
+        raise IsolationError(f"cannot get the owning socket from {path}: another process holds it", _HINT)
+    raise IsolationError(f"cannot get the owning socket from {path}: the keeper refused", _HINT)
+
+
+def _process(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid) if pid else None
+    except ProcessLookupError:
+        return None

@@ -6,14 +6,22 @@ import selectors
 import signal
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cleanroomd.errors import IsolationError
+from cleanroomd.keeper.tables import OwnedElsewhereError, own_tables, owns_tables
 
 BACKLOG = 8
+HELD, WANTED = b"1", b"0"
+"""What a keeper says first: a copy of the owning socket comes with this, or it asks its client for one."""
 _CLIENT_SECONDS = 1.0
+_HANDOVER_SECONDS = 5.0
+"""A daemon looks after its keeper every second."""
+_CLAIM_AGAIN = 0.25
+"""Nothing tells when the last holder of a socket is gone, so the tables are tried again after so many seconds."""
 _PEER = struct.Struct("=iII")
 """struct ucred: process, user, group."""
 
@@ -21,6 +29,11 @@ _PEER = struct.Struct("=iII")
 def peer_uid(connection: socket.socket) -> int:
     """Effective uid of the other end when it connected or listened (SO_PEERCRED)."""
     return int(_PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[1])
+
+
+def peer_pid(connection: socket.socket) -> int:
+    """Process of the other end when it connected or listened; 0 if it is in a PID namespace that is not seen."""
+    return int(_PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[0])
 
 
 @contextmanager
@@ -77,6 +90,68 @@ def _clear(path: Path) -> None:
     )
 
 
+def taken_over(listener: socket.socket, stop: socket.socket) -> socket.socket | None:
+    """The owning socket: the tables' own birth, or handed over by a daemon that outlived another keeper.
+
+    Whoever owns the tables never lets go of them in between: the daemon keeps its copy. None when `stop` can be
+    read; OwnedElsewhereError when nobody has come with the socket after some seconds.
+    """
+    deadline = time.monotonic() + _HANDOVER_SECONDS
+    listener.settimeout(0)
+    with selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(stop, selectors.EVENT_READ)
+        while True:
+            try:
+                return own_tables()
+            except OwnedElsewhereError:
+                if time.monotonic() > deadline:
+                    raise
+            ready = {key.fileobj for key, _ in selector.select(_CLAIM_AGAIN)}
+            if stop in ready:
+                return None
+            if listener in ready:
+                with suppress(OSError):
+                    handed = _handed_in(listener)
+                    if handed is not None:
+                        return handed
+
+
+def _handed_in(listener: socket.socket) -> socket.socket | None:
+    """The owning socket, if the next client brings it; it then gets a copy like every other client."""
+    connection, _ = listener.accept()
+    with connection:
+        connection.settimeout(_CLIENT_SECONDS)
+        if peer_uid(connection) != os.geteuid():
+            return None
+        connection.send(WANTED)
+        untrusted_socket = received_socket(connection)[1]
+        if untrusted_socket is None:
+            return None
+        if not owns_tables(untrusted_socket):
+            untrusted_socket.close()
+            return None
+        # Whatever becomes of this client, the socket is here now.
+        with suppress(OSError):
+            socket.send_fds(connection, [HELD], [untrusted_socket.fileno()])
+        return untrusted_socket
+
+
+def received_socket(connection: socket.socket) -> tuple[bytes, socket.socket | None]:
+    """The next message, at most a byte, and the socket that came with it; not inherited by children."""
+    message, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+    if not descriptors:
+        return message, None
+    # Not with MSG_CMSG_CLOEXEC: recv_fds of Python 3.11 drops its flags.
+    os.set_inheritable(descriptors[0], False)  # noqa: FBT003 (takes no keyword)
+    try:
+        return message, socket.socket(fileno=descriptors[0])
+    except OSError:
+        # No socket at all.
+        os.close(descriptors[0])
+        return message, None
+
+
 def serve(listener: socket.socket, owning: socket.socket, stop: socket.socket) -> None:
     """Hand out copies until `stop` can be read."""
     with selectors.DefaultSelector() as selector:
@@ -97,7 +172,7 @@ def _answer(listener: socket.socket, owning: socket.socket) -> None:
     with connection:
         connection.settimeout(_CLIENT_SECONDS)
         if peer_uid(connection) == os.geteuid():
-            socket.send_fds(connection, [b"1"], [owning.fileno()])
+            socket.send_fds(connection, [HELD], [owning.fileno()])
 
 
 @contextmanager

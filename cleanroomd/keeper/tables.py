@@ -26,7 +26,7 @@ _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_CREATE = 0x1, 0x4, 0x400
 _NLMSG_ERROR = 2
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _SUBSYSTEM = 10
-_NEWTABLE, _DELTABLE, _NEWCHAIN = 0, 2, 3
+_NEWTABLE, _DELTABLE, _NEWCHAIN, _GETGEN = 0, 2, 3, 16
 _POLICY_DROP = 0
 _NESTED = 0x8000
 _RECEIVE = 1 << 16
@@ -37,24 +37,29 @@ _CODE = struct.Struct("=i")
 """nlmsgerr.error: 0 or a negative errno."""
 
 
+class OwnedElsewhereError(IsolationError):
+    """Another process holds the owning socket: a keeper, or a daemon that outlived its keeper."""
+
+
 def own_tables() -> socket.socket:
     """A new netlink socket that owns both tables: born deny-all, or taken back with the rules they have.
 
     Tables that outlived their last owner keep every rule. A table of the same name that was never owned
     cannot be claimed (the kernel answers EOPNOTSUPP) and was not made by us: it is replaced by deny-all.
-    Below kernel 6.9 `persist` is refused in the same way, hence the order of attempts.
+    OwnedElsewhereError while another socket owns them.
     """
     netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
     try:
         netlink.bind((0, 0))
-        refusal = 0
-        for replace, flags in product((False, True), (OWNER | PERSIST, OWNER)):
-            refusal = _send(netlink, _birth(flags, replace=replace))
-            if refusal == 0:
-                return netlink
-            if refusal != errno.EOPNOTSUPP:
-                break
-        raise IsolationError(f"cannot own the rule tables: {os.strerror(refusal)}", _hint(refusal))
+        refusal = _claim(netlink, replace=(False, True))
+        if refusal == 0:
+            return netlink
+        message = f"cannot own the rule tables: {os.strerror(refusal)}"
+        if refusal != errno.EPERM:
+            raise IsolationError(message, "the kernel needs nf_tables with the inet and netdev families")
+        if not _may_read(netlink):
+            raise IsolationError(message, "this process lacks CAP_NET_ADMIN: run it as root")
+        raise OwnedElsewhereError(message, "another process owns them: a keeper elsewhere, or a daemon; stop it first")
     except OSError as error:
         netlink.close()
         raise IsolationError(f"cannot own the rule tables: {error.strerror or error}") from error
@@ -63,13 +68,31 @@ def own_tables() -> socket.socket:
         raise
 
 
-def _hint(refusal: int) -> str:
-    if refusal == errno.EPERM:
-        return (
-            "another process owns them (a keeper, or a daemon that outlived its keeper: stop it), "
-            "or this one lacks CAP_NET_ADMIN"
-        )
-    return "the kernel needs nf_tables with the inet and netdev families (CONFIG_NF_TABLES)"
+def owns_tables(untrusted_socket: socket.socket) -> bool:
+    """Whether a socket that another process handed over owns both tables, or can take them as they are."""
+    if (untrusted_socket.family, untrusted_socket.proto) != (socket.AF_NETLINK, NETLINK_NETFILTER):
+        return False
+    try:
+        return _claim(untrusted_socket, replace=(False,)) == 0
+    except OSError:
+        return False
+
+
+def _claim(netlink: socket.socket, *, replace: Iterable[bool]) -> int:
+    """The last errno, 0 once both tables are owned. Kernels below 6.9 refuse `persist` with EOPNOTSUPP."""
+    refusal = errno.EPROTO
+    for anew, flags in product(replace, (OWNER | PERSIST, OWNER)):
+        refusal = _send(netlink, _birth(flags, replace=anew))
+        if refusal != errno.EOPNOTSUPP:
+            break
+    return refusal
+
+
+def _may_read(netlink: socket.socket) -> bool:
+    """Without CAP_NET_ADMIN the kernel refuses even to tell the generation of the rules."""
+    netlink.send(_message(_GETGEN, 0, b""))
+    reply = netlink.recv(_RECEIVE, socket.MSG_DONTWAIT)
+    return int(_HEADER.unpack_from(reply)[1]) != _NLMSG_ERROR
 
 
 def _birth(flags: int, *, replace: bool) -> list[bytes]:
@@ -95,6 +118,8 @@ def _birth(flags: int, *, replace: bool) -> list[bytes]:
 def _send(netlink: socket.socket, messages: Iterable[bytes]) -> int:
     """The errno of one batch, 0 when all of it is in force; the kernel applies all or nothing.
 
+    What an earlier holder of the socket left unread is dropped first.
+
     Replies are queued before send() returns, so nothing here waits. Only the last message asks for an
     acknowledgement, and it comes after the errors of the others: the first reply decides.
     """
@@ -102,14 +127,21 @@ def _send(netlink: socket.socket, messages: Iterable[bytes]) -> int:
     length, kind, flags, *_ = _HEADER.unpack_from(parts[-1])
     parts[-1] = _HEADER.pack(length, kind, flags | _NLM_F_ACK, 0, 0) + parts[-1][_HEADER.size :]
     parts.append(_message(_BATCH_END, 0, b"", subsystem=0, resource=_SUBSYSTEM))
+    _unread(netlink)
     netlink.send(b"".join(parts))
-    codes = []
+    replies = _unread(netlink)
+    codes = [
+        -_CODE.unpack_from(each, _HEADER.size)[0] for each in replies if _HEADER.unpack_from(each)[1] == _NLMSG_ERROR
+    ]
+    return int(codes[0]) if codes else errno.EPROTO
+
+
+def _unread(netlink: socket.socket) -> list[bytes]:
+    replies = []
     with suppress(BlockingIOError):
         while True:
-            reply = netlink.recv(_RECEIVE, socket.MSG_DONTWAIT)
-            if _HEADER.unpack_from(reply)[1] == _NLMSG_ERROR:
-                codes.append(-_CODE.unpack_from(reply, _HEADER.size)[0])
-    return int(codes[0]) if codes else errno.EPROTO
+            replies.append(netlink.recv(_RECEIVE, socket.MSG_DONTWAIT))
+    return replies
 
 
 def _message(

@@ -8,12 +8,17 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from cleanroomd.durable import make_directories, sync_directory, write_json
+from cleanroomd.durable import make_directories, read_json, sync_directory, write_json
 from cleanroomd.errors import MachineError
 from cleanroomd.machine.arguments import DiskImage
 from cleanroomd.model.observed import OverlayFacts
+
+_MARK = "ran"
+_CREATE_DEADLINE = 60.0
+_REAP_GRACE = 5.0
 
 
 class CrisisStore:
@@ -27,48 +32,74 @@ class CrisisStore:
         return self._directory / service / f"{disk}.qcow2"
 
     def facts(self, service: str) -> OverlayFacts:
-        folder = self._directory / service
-        return OverlayFacts(
-            exists=any(folder.glob("*.qcow2")) if folder.is_dir() else False,
-            marked=self._mark(service).exists(),
-        )
+        """An answer that cannot be had is "marked": the one that keeps everything as it is."""
+        try:
+            names = [entry.name for entry in (self._directory / service).iterdir()]
+        except FileNotFoundError:
+            return OverlayFacts()
+        except OSError:
+            return OverlayFacts(exists=True, marked=True)
+        overlays = any(name.endswith(".qcow2") and not name.startswith(".") for name in names)
+        return OverlayFacts(exists=overlays, marked=_MARK in names)
 
     async def prepare(self, service: str, disks: tuple[DiskImage, ...]) -> None:
         """Make the overlays that do not exist yet; those that do are left exactly as they are.
 
         Raises MachineError when an overlay is missing although the machine has run: its data are then somewhere
-        else, and a fresh overlay would hide that.
+        else, and a fresh overlay would hide that. And when the image below an overlay is no longer the one that
+        it was made on: an overlay holds the blocks that differ, so that another image below it makes both worthless.
         """
         folder = self._directory / service
         make_directories(folder, durable_below=self._directory.parent)
-        missing = [disk for disk in disks if not disk.overlay.exists()]
-        if missing and self._mark(service).exists():
+        missing = [disk for disk in disks if not _is_there(disk.overlay)]
+        if missing and _is_there(self._mark(service)):
             raise MachineError(
                 f"cannot start {service}: its crisis data for disk {missing[0].name} are gone",
                 f"put {missing[0].overlay} back; nothing was started, so that nothing is written beside it",
             )
-        for disk in missing:
-            await self._create(disk)
+        for disk in disks:
+            if disk in missing:
+                await self._create(disk)
+            else:
+                _check_base(service, disk)
 
     def mark(self, service: str, facts: Mapping[str, object]) -> None:
         """Write the `ran` mark, durably; to be called before the first instruction, every time."""
-        if not self._mark(service).exists():
+        if _is_there(self._mark(service)):
+            # A daemon that was killed between the mark and this may have left it where a power cut takes it.
+            sync_directory(self._directory / service)
+        else:
             write_json(self._mark(service), {"first_run": time.time(), **facts})
 
     def _mark(self, service: str) -> Path:
-        return self._directory / service / "ran"
+        return self._directory / service / _MARK
 
     async def _create(self, disk: DiskImage) -> None:
         temporary = disk.overlay.with_name(f".{disk.overlay.name}")
         temporary.unlink(missing_ok=True)
-        process = await asyncio.create_subprocess_exec(
-            *(self._qemu_img, "create", "-q", "-f", "qcow2"),
-            *("-b", str(disk.golden), "-F", disk.golden_format, str(temporary)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        _, said = await process.communicate()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(self._qemu_img, "create", "-q", "-f", "qcow2"),
+                *("-b", str(disk.golden), "-F", disk.golden_format, str(temporary)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            raise MachineError(
+                f"cannot make a crisis overlay on disk {disk.name}: {self._qemu_img}: {error.strerror}",
+                "install the package qemu-utils",
+            ) from error
+        try:
+            async with asyncio.timeout(_CREATE_DEADLINE):
+                _, said = await process.communicate()
+        except TimeoutError as error:
+            raise MachineError(
+                f"cannot make a crisis overlay on disk {disk.name}: no end after {_CREATE_DEADLINE:.0f} s",
+                "the data disk or the one of the vault may hang; `dmesg` says more",
+            ) from error
+        finally:
+            await _end(process)
         if process.returncode != 0:
             cause = said.decode(errors="replace").strip().removeprefix("qemu-img: ")
             raise MachineError(
@@ -80,5 +111,45 @@ class CrisisStore:
             os.fsync(fd)
         finally:
             os.close(fd)
-        temporary.rename(disk.overlay)
+        write_json(_base_record(disk), _identity(disk.golden))
+        # A link, since a rename would replace what has come to be there meanwhile.
+        disk.overlay.hardlink_to(temporary)
+        temporary.unlink()
         sync_directory(disk.overlay.parent)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Gone with its pipe when this returns, except where a disk that hangs keeps it in the kernel."""
+    if process.returncode is None:
+        process.kill()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REAP_GRACE):
+                await process.communicate()
+
+
+def _is_there(path: Path) -> bool:
+    """Whatever it is, a link that leads nowhere included. A disk that does not say raises OSError: never "no"."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _check_base(service: str, disk: DiskImage) -> None:
+    made_on = read_json(_base_record(disk))
+    if made_on and made_on != _identity(disk.golden):
+        raise MachineError(
+            f"cannot start {service}: its crisis data belong to another image of disk {disk.name} than the vault's",
+            f"put that image back into the vault; if its crisis data are not needed, move {disk.overlay.parent} away",
+        )
+
+
+def _base_record(disk: DiskImage) -> Path:
+    return disk.overlay.with_suffix(".base.json")
+
+
+def _identity(golden: Path) -> dict[str, object]:
+    """Tells an image from the next one of the same name without reading it; a copy keeps it with `cp -p`."""
+    facts = golden.stat()
+    return {"size": facts.st_size, "modified": facts.st_mtime_ns}

@@ -6,6 +6,7 @@ starts, its console and QEMU's own words, and a record from which a restarted da
 
 import asyncio
 import fcntl
+import logging
 import os
 import socket
 import time
@@ -22,12 +23,15 @@ from cleanroomd.machine.monitor import Monitor
 from cleanroomd.model.observed import MachineFacts, MachinePhase
 from cleanroomd.model.plan import Service, StartKind
 
-_CONSOLE_LIMIT = 1 << 20
+_LOG_LIMIT = 1 << 20
 _QUIT_GRACE = 5.0
 _KILL_GRACE = 30.0
 _PRESS_AGAIN = 10.0
+_ASK_AGAIN = 1.0
 _LAST_WORDS = 2.0
 _LONGEST_SOCKET_PATH = 107  # sun_path less its terminator, unix(7)
+
+_log = logging.getLogger(__name__)
 
 
 def now() -> float:
@@ -106,7 +110,7 @@ class Launcher:
         machine = self._watch(facts, directory, os.pidfd_open(pid))
         self._record(machine)
         try:
-            machine.monitor = await Monitor.connect(service.name, directory / "qmp.sock")
+            await self._monitor(machine)
         except MachineError as error:
             # Its sockets close a moment before its process is gone, and only then it is known why.
             if await _within(machine.gone, _LAST_WORDS):
@@ -117,9 +121,8 @@ class Launcher:
     async def run(self, service: str) -> None:
         """Let the guest execute its first instruction, and record when."""
         machine = self._machines[service]
-        if machine.monitor is None:
-            machine.monitor = await Monitor.connect(service, machine.directory / "qmp.sock")
-        await machine.monitor.execute("cont")
+        monitor = await self._monitor(machine)
+        await monitor.execute("cont")
         machine.facts = replace(machine.facts, phase=MachinePhase.RUNNING, running_at=now())
         self._record(machine)
 
@@ -165,58 +168,75 @@ class Launcher:
             (machine.directory / "machine.json").unlink(missing_ok=True)
 
     async def adopt(self) -> tuple[str, ...]:
-        """Take over the machines that an earlier daemon left running; the names of those found."""
+        """Take over the machines that an earlier daemon left running; the names of those found now.
+
+        They are asked side by side: one QEMU that hangs does not keep the others waiting.
+        """
         if not self._directory.is_dir():
             return ()
+        found = []
         for directory in sorted(self._directory.iterdir()):
             if directory.name in self._machines:
                 continue
             pid = process.find_process(directory)
             pidfd = process.open_process(pid, directory) if pid is not None else None
             if pid is not None and pidfd is not None:
-                await self._adopt_one(directory, pid, pidfd)
-        return tuple(self._machines)
+                found.append(self._watch(_recorded(directory, pid), directory, pidfd))
+        await asyncio.gather(*(self._learn_state(machine) for machine in found))
+        return tuple(machine.facts.service for machine in found)
 
-    async def _adopt_one(self, directory: Path, pid: int, pidfd: int) -> None:
-        service = directory.name
-        machine = self._watch(_recorded(directory, pid), directory, pidfd)
+    async def _learn_state(self, machine: _Machine) -> None:
         try:
-            machine.monitor = await Monitor.connect(service, directory / "qmp.sock")
-            running = await machine.monitor.is_running()
+            running = await (await self._monitor(machine)).is_running()
         except MachineError:
-            # It cannot be asked, but it may serve: it stays as recorded, and its probes will tell.
-            return
+            # It cannot be asked, but it may serve: it stays as recorded, and its probes will tell. One without
+            # a record is taken to run, since ending one that does costs more than waiting for one that does not.
+            running = not _is_recorded(machine.directory, machine.facts.pid)
         facts = machine.facts
-        if running and facts.running_at is None:
+        if running and facts.phase is MachinePhase.PAUSED:
             machine.facts = replace(facts, phase=MachinePhase.RUNNING, running_at=facts.launched_at)
         self._record(machine)
+
+    async def _monitor(self, machine: _Machine) -> Monitor:
+        """A connection that works as far as is known: one that was lost is made anew."""
+        if machine.monitor is not None and not machine.monitor.usable:
+            await machine.monitor.close()
+            machine.monitor = None
+        if machine.monitor is None:
+            machine.monitor = await Monitor.connect(machine.facts.service, machine.directory / "qmp.sock")
+        return machine.monitor
 
     async def close(self) -> None:
         """Leave all machines running and let go of them."""
         for machine in self._machines.values():
             asyncio.get_running_loop().remove_reader(machine.pidfd)
             os.close(machine.pidfd)
-            if machine.monitor is not None:
-                await machine.monitor.close()
+        monitors = [machine.monitor for machine in self._machines.values() if machine.monitor is not None]
         self._machines.clear()
+        await asyncio.gather(*(monitor.close() for monitor in monitors))
 
     def console_tail(self, service: str, limit: int = 400) -> str:
         """The last words on the serial console, printable and at most `limit` characters."""
         return _tail(self._directory / service / "console.log", limit)
 
-    def bound_consoles(self) -> None:
-        """Keep every console file below about a megabyte: the older half goes."""
-        for name in self._machines:
-            path = self._directory / name / "console.log"
-            with suppress(OSError):
-                if path.stat().st_size > _CONSOLE_LIMIT:
-                    path.with_suffix(".log.1").write_bytes(path.read_bytes()[-_CONSOLE_LIMIT:])
-                    # QEMU appends, so that it goes on at the new end.
-                    os.truncate(path, 0)
+    def bound_logs(self) -> None:
+        """Keep what guests say on their consoles, and QEMU of them, to about two megabytes each.
+
+        The disk that they would fill holds the crisis data. Both are written in append mode, so that whoever
+        writes goes on at the new end.
+        """
+        for machine in self._machines.values():
+            for path in (machine.directory / "console.log", machine.directory / "qemu.log"):
+                with suppress(OSError):
+                    if path.stat().st_size > _LOG_LIMIT:
+                        _halve(path)
 
     def _tap(self, service: Service, tap: str) -> int:
+        """A tap that does not open is this attempt's failure, with its back-off; the rules are not in question."""
         try:
             return self._open_tap(tap)
+        except CleanroomError as error:
+            raise MachineError(f"cannot start {service.name}: {error.message}", error.hint) from error
         except OSError as error:
             raise MachineError(
                 f"cannot open the tap of {service.name}: {error.strerror}", "check that /dev/net/tun is there"
@@ -224,7 +244,7 @@ class Launcher:
 
     def _spawn(self, service: str, directory: Path, arguments: tuple[str, ...], inherited: tuple[int, ...]) -> int:
         """QEMU's pid, in a session of its own. It inherits `inherited` under the same numbers and nothing else."""
-        log = os.open(directory / "qemu.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        log = os.open(directory / "qemu.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
             # A descriptor duplicated onto itself loses close-on-exec in the child: posix_spawn(3).
@@ -257,7 +277,7 @@ class Launcher:
 
     def _died(self, machine: _Machine) -> None:
         asyncio.get_running_loop().remove_reader(machine.pidfd)
-        code = _reap(machine.facts.pid)
+        code = _reap(machine.pidfd)
         machine.facts = replace(machine.facts, phase=MachinePhase.DEAD, death=_death(machine.directory, code))
         machine.gone.set()
         self._on_change(f"machine of {machine.facts.service} ended")
@@ -266,23 +286,26 @@ class Launcher:
         """Press the power button until the machine is off; False if it is not by `deadline`."""
         while (left := deadline - now()) > 0:
             try:
-                if machine.monitor is None:
-                    machine.monitor = await Monitor.connect(machine.facts.service, machine.directory / "qmp.sock")
-                await machine.monitor.execute("system_powerdown")
+                monitor = await self._monitor(machine)
+                if not await monitor.is_running():
+                    # QEMU holds a guest whose write met a full or failing disk; it must run to shut down.
+                    await monitor.execute("cont")
+                await monitor.execute("system_powerdown")
             except CleanroomError:
-                # A QEMU that ends at this moment refuses too; one that hangs is ended below.
-                if not await _within(machine.gone, 1.0):
-                    return False
+                # A QEMU that ends at this moment refuses too. One that only does not answer keeps the time that
+                # its plan gives it: what the guest has not written out yet is lost when it is ended.
+                if await _within(machine.gone, min(left, _ASK_AGAIN)):
+                    return True
+                continue
             if await _within(machine.gone, min(left, _PRESS_AGAIN)):
                 return True
         return machine.gone.is_set()
 
     async def _end(self, machine: _Machine) -> None:
         """QEMU's own `quit` first, since it writes out its caches; SIGKILL if that does not end it."""
-        if machine.monitor is not None:
-            with suppress(CleanroomError):
-                async with asyncio.timeout(_QUIT_GRACE):
-                    await machine.monitor.execute("quit")
+        with suppress(CleanroomError, TimeoutError):
+            async with asyncio.timeout(_QUIT_GRACE):
+                await (await self._monitor(machine)).execute("quit")
             if await _within(machine.gone, _QUIT_GRACE):
                 return
         process.kill(machine.pidfd)
@@ -293,15 +316,21 @@ class Launcher:
             )
 
     def _record(self, machine: _Machine) -> None:
+        """On a full disk the machine goes on without: the next daemon then proves it ready anew."""
         document = {key: value for key, value in asdict(machine.facts).items() if key != "death"}
-        write_json(machine.directory / "machine.json", document)
+        try:
+            write_json(machine.directory / "machine.json", document)
+        except OSError as error:
+            _log.warning("cannot record the machine of %s: %s", machine.facts.service, error.strerror)
+
+
+def _is_recorded(directory: Path, pid: int) -> bool:
+    return read_json(directory / "machine.json").get("pid") == pid
 
 
 def _recorded(directory: Path, pid: int) -> MachineFacts:
     """What the run directory says of the machine `pid`; of a record that is another's, nothing is believed."""
-    document = read_json(directory / "machine.json")
-    if document.get("pid") != pid:
-        document = {}
+    document = read_json(directory / "machine.json") if _is_recorded(directory, pid) else {}
 
     def number(key: str) -> float | None:
         value = document.get(key)
@@ -314,8 +343,9 @@ def _recorded(directory: Path, pid: int) -> MachineFacts:
         phase=MachinePhase.PAUSED if running_at is None else MachinePhase.RUNNING,
         start=StartKind.WARM if document.get("start") == StartKind.WARM else StartKind.COLD,
         attempt=int(number("attempt") or 1),
-        memory=int(number("memory") or process.resident_memory(pid)),
+        memory=int(number("memory") or process.guest_memory(pid)),
         launched_at=number("launched_at") or now(),
+        adopted_at=now(),
         running_at=running_at,
         ready_at=number("ready_at"),
         proof=str(document.get("proof", "")),
@@ -364,13 +394,15 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
     return True
 
 
-def _reap(pid: int) -> int | None:
+def _reap(pidfd: int) -> int | None:
     """The exit code of a child that has ended, negative for a signal; None for a machine that was adopted."""
     try:
-        found, status = os.waitpid(pid, os.WNOHANG)
+        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
         return None
-    return os.waitstatus_to_exitcode(status) if found else None
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
 def _death(directory: Path, code: int | None) -> str:
@@ -382,6 +414,14 @@ def _death(directory: Path, code: int | None) -> str:
     if code is not None and code < 0:
         return f"QEMU was killed by signal {-code}"
     return "QEMU ended" if code is None else f"QEMU ended with code {code}"
+
+
+def _halve(path: Path) -> None:
+    """Keep the end of `path` beside it, if there is room for that, and empty it in any case."""
+    with suppress(OSError), path.open("rb") as stream:
+        stream.seek(-_LOG_LIMIT, os.SEEK_END)
+        path.with_name(f"{path.name}.1").write_bytes(stream.read(_LOG_LIMIT))
+    os.truncate(path, 0)
 
 
 def _tail(path: Path, limit: int) -> str:

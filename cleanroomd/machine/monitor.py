@@ -4,7 +4,7 @@ import asyncio
 import logging
 from pathlib import Path
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+from qemu.qmp import ExecuteError, QMPClient, QMPError, Runstate
 
 from cleanroomd.errors import MachineError
 
@@ -21,6 +21,7 @@ class Monitor:
     def __init__(self, service: str, client: QMPClient) -> None:
         self._service = service
         self._client = client
+        self._answered = True
 
     @classmethod
     async def connect(cls, service: str, path: Path) -> "Monitor":
@@ -36,6 +37,11 @@ class Monitor:
             ) from error
         return cls(service, client)
 
+    @property
+    def usable(self) -> bool:
+        """Whether the connection stands and the last command on it was answered in time."""
+        return self._answered and self._client.runstate is Runstate.RUNNING
+
     async def execute(self, command: str) -> object:
         """Run `command`; MachineError when it is refused, or not answered in time."""
         try:
@@ -44,6 +50,7 @@ class Monitor:
         except ExecuteError as error:
             raise MachineError(f"cannot {command} the machine of {self._service}: {error}") from error
         except (QMPError, TimeoutError, OSError) as error:
+            self._answered = False
             raise MachineError(f"cannot {command} the machine of {self._service}: {_words(error)}") from error
 
     async def is_running(self) -> bool:

@@ -55,3 +55,11 @@ def resident_memory(pid: int) -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def guest_memory(pid: int) -> int:
+    """Bytes of memory that the guest of the QEMU `pid` was given, as its arguments say; 0 when it is gone."""
+    with suppress(OSError, ValueError, IndexError):
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return int(arguments[arguments.index(b"-m") + 1].removesuffix(b"M")) << 20
+    return 0

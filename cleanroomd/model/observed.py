@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from cleanroomd.model.plan import StartKind
 from cleanroomd.model.posture import Proof
+from cleanroomd.model.steps import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class MachineFacts:
     memory: int
     launched_at: float
     running_at: float | None = None
+    adopted_at: float | None = field(default=None, compare=False)
+    """When this daemon found it running; None for one that it launched itself."""
     ready_at: float | None = None
     """First moment at which every probe had answered; survives a restart of the daemon."""
     proof: str = ""
@@ -129,7 +132,7 @@ class Observed:
     """Services whose probes run at this moment."""
     failures: Mapping[str, tuple[Failure, ...]] = field(default_factory=dict)
     intents: Mapping[str, Intent] = field(default_factory=dict)
-    busy: Mapping[str, str] = field(default_factory=dict)
+    busy: Mapping[str, Step] = field(default_factory=dict)
     """Service -> the step that is under way for it; nothing further is planned for it meanwhile."""
     durations: Mapping[str, float] = field(default_factory=dict)
     """Service -> seconds from first instruction to ready, as measured last."""

@@ -28,20 +28,25 @@ class Admission:
     """Service -> the dependency that stays out, so that it cannot start either."""
 
 
-def admit(outline: Outline, capacity: Capacity, disks: Mapping[str, DiskFacts]) -> Admission:
+def admit(
+    outline: Outline, capacity: Capacity, disks: Mapping[str, DiskFacts], running: Mapping[str, int] | None = None
+) -> Admission:
     """Hand out the memory of `capacity`.
 
+    The machines of `running` (service -> bytes) have theirs, and keep it whatever the figures are by now: less
+    memory than an earlier daemon found, or a disk that has left the vault, stops nothing that runs.
     Required services and what they depend on come first: each is sure of its least memory before any of them
     is given its full share. The others follow by effective priority, full share before least.
     A service that cannot run never stops one that can.
     """
+    running = running or {}
     unusable = _unusable(outline, disks)
-    refusals: dict[str, str] = dict(unusable)
+    refusals = {name: cause for name, cause in unusable.items() if name not in running}
     orphans: dict[str, str] = {}
     least: dict[str, int] = {}
-    free = capacity.memory
+    free = capacity.memory - sum(memory + capacity.overhead for memory in running.values())
     for name in outline.memory_order:
-        if name not in outline.essential or name in unusable:
+        if name not in outline.essential or name in refusals or name in running:
             continue
         service = outline.services[name]
         if (dependency := _missing_dependency(service, refusals, orphans)) is not None:
@@ -53,9 +58,11 @@ def admit(outline: Outline, capacity: Capacity, disks: Mapping[str, DiskFacts]) 
             continue
         least[name] = service.memory_min
         free -= cost
-    granted: dict[str, int] = {}
+    granted = {name: memory for name, memory in running.items() if name in outline.services}
     for name in outline.memory_order:
         service = outline.services[name]
+        if name in granted:
+            continue
         if name in least:
             extra = service.memory - least[name]
             granted[name] = service.memory if extra <= free else least[name]
@@ -112,7 +119,10 @@ def _verdict(
     findings = []
     for service in outline.plan.services:
         name = service.name
-        if name in unusable:
+        if name in unusable and name in grants:
+            remedy = "leave it running, and put the disk into the vault"
+            findings.append(Finding(name, "runs, but could not start again", unusable[name], remedy))
+        elif name in unusable:
             findings.append(
                 Finding(name, "cannot start", unusable[name], "put the disk into the vault, or import it again")
             )

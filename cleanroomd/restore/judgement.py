@@ -58,7 +58,10 @@ def backoff(failures: int) -> float:
 
 def judge(outline: Outline, observed: Observed) -> Judgement:
     """Judge every service; deterministic, and without any state of its own."""
-    admission = admit(outline, observed.capacity, observed.disks)
+    alive = {
+        name: machine.memory for name, machine in observed.machines.items() if machine.phase is not MachinePhase.DEAD
+    }
+    admission = admit(outline, observed.capacity, observed.disks, alive)
     found: dict[str, ServiceJudgement] = {}
     for name in outline.topological:
         found[name] = _judge_one(outline, observed, admission, found, outline.services[name])
@@ -90,11 +93,14 @@ def _judge_one(
 def _under_way(observed: Observed, name: str, machine: MachineFacts | None) -> ServiceJudgement:
     step = observed.busy[name]
     since = machine.launched_at if machine else observed.now
+    if isinstance(step, StopMachine):
+        again = "" if observed.intents.get(name) is Intent.STOP else ", then starts again"
+        return ServiceJudgement(ServiceState.STOPPING, f"{step}{again}", since)
     if observed.intents.get(name) is Intent.STOP:
-        return ServiceJudgement(ServiceState.STOPPING, step, since)
-    if machine is not None and machine.phase is MachinePhase.RUNNING and machine.ready_at is None:
-        return ServiceJudgement(ServiceState.BOOTING, step, machine.running_at or since)
-    return ServiceJudgement(ServiceState.STARTING, step, since)
+        return ServiceJudgement(ServiceState.STOPPING, f"stops after this: {step}", since)
+    if isinstance(step, FailAttempt):
+        return ServiceJudgement(ServiceState.PENDING, step.reason, since)
+    return ServiceJudgement(ServiceState.STARTING, str(step), since)
 
 
 def _stop(outline: Outline, observed: Observed, service: Service, machine: MachineFacts | None) -> ServiceJudgement:
@@ -129,7 +135,8 @@ def _run(observed: Observed, service: Service, machine: MachineFacts) -> Service
         return ServiceJudgement(
             ServiceState.BOOTING, answer.detail, running_at, (*watch, DeclareReady(name, answer.detail))
         )
-    deadline = running_at + service.ready_timeout
+    # A daemon that finds a machine long since let go gives it the same time to answer its own probes.
+    deadline = max(running_at, machine.adopted_at or running_at) + service.ready_timeout
     waits = answer.detail if answer else "waiting for the first answer"
     if observed.now >= deadline:
         reason = f"no correct answer within {format_duration(service.ready_timeout)}: {waits}"
@@ -193,8 +200,7 @@ def _hand_out_slots(
     slots = max(1, observed.capacity.slots) - len(starting)
     held = {
         name: _held_memory(observed, admission, name) + observed.capacity.overhead
-        for name in outline.services
-        if name in observed.machines or name in observed.busy
+        for name in observed.machines.keys() | observed.busy.keys()
     }
     free = observed.capacity.memory - sum(held.values())
     memory_is_kept = False

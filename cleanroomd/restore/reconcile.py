@@ -25,11 +25,15 @@ def reconcile(outline: Outline, observed: Observed) -> Round:
     """Decide the next steps, in the order in which they are to be applied.
 
     Isolation comes before links, links before machines: a step may rely on those before it having succeeded.
+    Taking a link down relies on nothing, and comes first: also when no rules can be had at all.
     """
     judgement = judge(outline, observed)
     posture = desired_posture(outline, observed, frozenset(judgement.admission.grants))
     steps: list[Step] = []
     wakes = [service.wake_at for service in judgement.services.values() if service.wake_at is not None]
+    interfaces = {interface.name: interface for interface in observed.interfaces}
+    links = [(guard, _link_step(guard, interfaces[guard.interface])) for guard in posture.ports]
+    steps.extend(step for guard, step in links if step is not None and guard.dark)
     missing = [tap for tap in posture.taps if tap.interface not in observed.taps]
     if missing or observed.proof is None or observed.proof.posture != posture:
         if observed.now >= observed.rules_retry_at:
@@ -38,11 +42,7 @@ def reconcile(outline: Outline, observed: Observed) -> Round:
         else:
             wakes.append(observed.rules_retry_at)
     else:
-        interfaces = {interface.name: interface for interface in observed.interfaces}
-        for guard in posture.ports:
-            link = _link_step(guard, interfaces[guard.interface])
-            if link is not None:
-                steps.append(link)
+        steps.extend(step for guard, step in links if step is not None and not guard.dark)
     for name in outline.start_order:
         steps.extend(judgement.services[name].steps)
     steps.extend(unwatch_steps(outline, observed))

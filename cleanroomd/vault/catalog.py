@@ -1,5 +1,6 @@
 """What the vault holds, and what is wrong with it, in words."""
 
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,32 +27,44 @@ class Catalog:
     def __init__(self, directory: Path, *, unsealed: bool) -> None:
         self._directory = directory
         self._unsealed = unsealed
+        self._problems: dict[Path, tuple[tuple[int, ...], str]] = {}
 
     def disk(self, name: str) -> VaultDisk:
         """The image called `name`; its facts say what keeps it from being used, if anything does."""
         for image_format in ("qcow2", "raw"):
             path = self._directory / f"{name}.{image_format}"
-            if path.exists():
+            try:
                 return VaultDisk(path, image_format, self._inspect(name, path, image_format))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                return VaultDisk(path, image_format, DiskFacts(name, f"cannot be read: {error.strerror}"))
         path = self._directory / f"{name}.qcow2"
         return VaultDisk(path, "qcow2", DiskFacts(name, "is not in the vault"))
 
     def _inspect(self, name: str, path: Path, image_format: str) -> DiskFacts:
-        try:
-            facts = path.stat()
-            if not path.is_file():
-                return DiskFacts(name, "is not a file")
-            with path.open("rb") as stream:
-                untrusted_header = stream.read(_QCOW2_HEADER.size)
-        except OSError as error:
-            return DiskFacts(name, f"cannot be read: {error.strerror}")
+        """Looks into an image once for as long as its inode says that it is the same: every round asks."""
+        facts = path.stat()
+        identity = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        if not stat.S_ISREG(facts.st_mode):
+            return DiskFacts(name, "is not a file")
         if facts.st_size == 0:
             return DiskFacts(name, "is empty")
-        if image_format == "qcow2" and (problem := _qcow2_problem(untrusted_header)):
-            return DiskFacts(name, problem)
+        known = self._problems.get(path)
+        if known is None or known[0] != identity:
+            known = (identity, _header_problem(path, image_format))
+            self._problems[path] = known
+        if known[1]:
+            return DiskFacts(name, known[1])
         if not self._unsealed:
             return DiskFacts(name, "is not sealed")
         return DiskFacts(name, data_as_of=facts.st_mtime)
+
+
+def _header_problem(path: Path, image_format: str) -> str:
+    with path.open("rb") as stream:
+        untrusted_header = stream.read(_QCOW2_HEADER.size)
+    return _qcow2_problem(untrusted_header) if image_format == "qcow2" else ""
 
 
 def _qcow2_problem(untrusted_header: bytes) -> str:

@@ -30,3 +30,10 @@ def test_the_keeper_comes_before_any_network_and_before_the_daemon() -> None:
 
 def test_restarting_the_daemon_ends_no_machine() -> None:
     assert read("cleanroomd.service")["Service"]["KillMode"] == "process"
+
+
+def test_a_keeper_that_dies_dies_alone() -> None:
+    """Restarted together with it, the daemon would let go of the only other copy of the owning socket."""
+    unit = read("cleanroomd.service")["Unit"]
+    assert unit["Wants"] == "cleanroom-keeper.service"
+    assert not {"Requires", "BindsTo", "PartOf"} & set(unit)

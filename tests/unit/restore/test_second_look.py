@@ -1,0 +1,146 @@
+"""What a daemon decides about machines that it did not start, or that are on their way out; and about dark ports."""
+
+from dataclasses import replace
+
+import pytest
+
+from cleanroomd.model.observed import (
+    DiskFacts,
+    Intent,
+    MachineFacts,
+    MachinePhase,
+    Observed,
+    ProbeFacts,
+)
+from cleanroomd.model.plan import Plan, StartKind
+from cleanroomd.model.posture import Proof
+from cleanroomd.model.status import ServiceState, VerdictKind
+from cleanroomd.model.steps import FailAttempt, LaunchMachine, RunMachine, SetLink, Step, StopMachine
+from cleanroomd.restore.judgement import judge
+from cleanroomd.restore.order import Outline
+from cleanroomd.restore.reconcile import reconcile
+from cleanroomd.restore.report import report
+
+from .plans import CARE, MIB, UPLINK, observed, plan, service
+
+PLAN = plan(service("database", number=1), service("record", number=2, depends_on=("database",)))
+
+
+def proven(of: Plan, **changes: object) -> Observed:
+    seen = replace(observed(of), **changes)  # type: ignore[arg-type]
+    posture = reconcile(Outline(of), seen).posture
+    return replace(seen, taps=frozenset(tap.interface for tap in posture.taps), proof=Proof(posture, 1, "", seen.now))
+
+
+def machine(name: str, **changes: object) -> MachineFacts:
+    made = MachineFacts(
+        service=name,
+        pid=1,
+        phase=MachinePhase.RUNNING,
+        start=StartKind.COLD,
+        attempt=1,
+        memory=512 * MIB,
+        launched_at=1000.0,
+        running_at=1000.0,
+        ready_at=1000.0,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "shortage",
+    [
+        {"disks": {"record-system": DiskFacts("record-system")}},
+        {"capacity": replace(observed(PLAN).capacity, memory=100 * MIB)},
+    ],
+    ids=["its disk left the vault", "less memory than before"],
+)
+def test_a_machine_that_runs_keeps_what_it_has(shortage: dict[str, object]) -> None:
+    """And what depends on it is judged, not stumbled over: its dependency is ready, though it could not start now."""
+    seen = proven(PLAN, machines={"database": machine("database")}, **shortage)
+    turn = reconcile(Outline(PLAN), seen)
+    states = {name: each.state for name, each in turn.judgement.services.items()}
+    assert states["database"] is ServiceState.READY
+    assert turn.judgement.admission.grants["database"].memory == 512 * MIB
+    expected = ServiceState.PENDING if "disks" in shortage else ServiceState.EXCLUDED
+    assert states["record"] is expected
+    assert report(Outline(PLAN), seen, turn, unsealed=True).verdict.kind is not VerdictKind.ADMISSIBLE
+
+
+def test_what_is_below_a_running_machine_in_the_order_gets_no_memory_of_it() -> None:
+    of = plan(service("first", number=1, priority=1), service("second", number=2, priority=2, required=False))
+    tight = replace(observed(of).capacity, memory=600 * MIB)
+    seen = proven(of, machines={"second": machine("second")}, capacity=tight)
+    judgement = judge(Outline(of), seen)
+    assert judgement.services["second"].state is ServiceState.READY
+    assert judgement.services["first"].state is ServiceState.EXCLUDED
+    assert "needs 512 MiB at least, 88 MiB left" in judgement.services["first"].reason
+
+
+def test_a_machine_of_another_plan_holds_its_memory() -> None:
+    of = plan(service("record"))
+    tight = replace(observed(of).capacity, memory=600 * MIB)
+    judgement = judge(Outline(of), proven(of, machines={"stranger": machine("stranger")}, capacity=tight))
+    assert judgement.services["record"].state is ServiceState.EXCLUDED
+
+
+def late(**changes: object) -> tuple[Step, ...]:
+    """The steps for a machine whose deadline is long over, and that has not been asked by this daemon."""
+    of = plan(service("record"))
+    booting = machine("record", ready_at=None, **changes)
+    seen = replace(proven(of, machines={"record": booting}), now=9000.0, watched=frozenset({"record"}))
+    return judge(Outline(of), seen).services["record"].steps
+
+
+def test_a_machine_that_an_earlier_daemon_let_go_is_asked_before_it_is_given_up() -> None:
+    assert late(adopted_at=8990.0) == ()
+    assert [type(step) for step in late(adopted_at=8000.0)] == [FailAttempt]
+    assert [type(step) for step in late()] == [FailAttempt]
+
+
+@pytest.mark.parametrize(
+    ("step", "intent", "state", "reason"),
+    [
+        (StopMachine("record", 20.0), Intent.STOP, ServiceState.STOPPING, "stop record, gracefully for up to 20 s"),
+        (StopMachine("record", 20.0), Intent.RUN, ServiceState.STOPPING, "then starts again"),
+        (RunMachine("record"), Intent.STOP, ServiceState.STOPPING, "stops after this: run record"),
+        (FailAttempt("record", "QEMU ended"), Intent.RUN, ServiceState.PENDING, "QEMU ended"),
+        (LaunchMachine("record", StartKind.COLD, 1, MIB), Intent.RUN, ServiceState.STARTING, "launch record"),
+    ],
+)
+def test_the_state_is_that_of_the_step_under_way(step: Step, intent: Intent, state: ServiceState, reason: str) -> None:
+    of = plan(service("record"))
+    seen = proven(of, machines={"record": machine("record")}, busy={"record": step}, intents={"record": intent})
+    judged = judge(Outline(of), seen).services["record"]
+    assert judged.state is state
+    assert reason in judged.reason
+    assert judged.steps == ()
+
+
+def test_a_dark_port_is_taken_down_even_when_no_rules_can_be_had() -> None:
+    of = plan(service("record"))
+    lit = replace(UPLINK, up=True, addresses=frozenset({"192.168.40.5/24"}))
+    seen = replace(
+        observed(of),
+        interfaces=(CARE, lit),
+        isolation_problem="cannot get the owning socket",
+        rules_retry_at=2000.0,
+    )
+    assert reconcile(Outline(of), seen).steps == (SetLink("uplink", "uplink0", up=False),)
+
+
+def test_a_care_port_waits_for_the_rules() -> None:
+    of = plan(service("record"))
+    down = replace(CARE, up=False)
+    steps = reconcile(Outline(of), replace(observed(of), interfaces=(down, UPLINK))).steps
+    assert not any(isinstance(step, SetLink) for step in steps)
+
+
+def test_a_ready_machine_that_dies_closes_its_flows_in_the_same_turn() -> None:
+    of = plan(service("record"))
+    answer = {"record": ProbeFacts(ok=True, detail="answered", at=1000.0)}
+    seen = proven(of, machines={"record": machine("record")}, probes=answer)
+    dead = replace(seen, machines={"record": machine("record", phase=MachinePhase.DEAD, death="QEMU ended")})
+    turn = reconcile(Outline(of), dead)
+    assert not any(allowance.origin for allowance in turn.posture.allowances)
+    assert isinstance(turn.steps[-1], FailAttempt)
