@@ -116,7 +116,7 @@ async def serve(options: Options) -> None:
             tell_systemd(status)
 
         for service in await launcher.adopt():
-            journal.record(Event.ADOPTED, f"{service}: adopted, it kept running", service=service)
+            journal.record(Event.ADOPTED, "adopted, it kept running", service=service)
         capacity = measure_capacity(accelerator.kind, launcher.resident_memory())
         engine = Engine(effects, capacity, power_on=power_on_time(), unsealed=options.unsealed, on_status=on_status)
         for number in (signal.SIGTERM, signal.SIGINT):

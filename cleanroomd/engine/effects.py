@@ -43,7 +43,7 @@ class Effects:
         self.record.add_failure(service, Failure(now(), reason))
         console = self.launcher.console_tail(service)
         fields = {"console": console} if console else {}
-        self.journal.record(Event.SERVICE, f"{service}: attempt failed: {reason}", service=service, **fields)
+        self.journal.record(Event.SERVICE, f"attempt failed: {reason}", service=service, **fields)
         self.probes.unwatch(service)
         self.answers.pop(service, None)
         await self.launcher.end(service)

@@ -18,4 +18,4 @@ async def stop(step: StopMachine, effects: Effects) -> None:
     outcome = await effects.launcher.stop(step.service, step.timeout)
     if machine is not None and machine.phase is MachinePhase.DEAD:
         outcome = machine.death
-    effects.journal.record(Event.SERVICE, f"{step.service}: {outcome}", service=step.service)
+    effects.journal.record(Event.SERVICE, outcome, service=step.service)

@@ -163,7 +163,7 @@ def _send_to_systemd(event: Event, text: str, service: str, fields: Mapping[str,
     from systemd import journal
 
     journal.send(
-        text,
+        f"{service}: {text}" if service else text,
         MESSAGE_ID=_MESSAGE_IDS[event],
         SYSLOG_IDENTIFIER="cleanroomd",
         PRIORITY="3" if event is Event.STEP_FAILED else "6",

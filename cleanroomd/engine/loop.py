@@ -192,7 +192,7 @@ class Engine:
             return False
         found = await launcher.adopt()
         for name in found:
-            self._effects.journal.record(Event.ADOPTED, f"{name}: adopted the machine that runs already", service=name)
+            self._effects.journal.record(Event.ADOPTED, "adopted the machine that runs already", service=name)
         return service in found
 
     def _note_failure(self, step: Step, error: CleanroomError) -> None:

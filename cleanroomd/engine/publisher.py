@@ -69,7 +69,7 @@ class Publisher:
             if known.get(service.name) is not service.state:
                 self._journal.record(
                     Event.SERVICE,
-                    f"{service.name}: {service.state}, {service.reason}",
+                    f"{service.state}, {service.reason}",
                     service=service.name,
                     state=service.state.value,
                 )

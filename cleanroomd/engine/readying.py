@@ -1,7 +1,6 @@
 """Steps around readiness: ask, stop asking, and take the answer down."""
 
 from cleanroomd.engine.effects import Effects
-from cleanroomd.engine.journal import Event
 from cleanroomd.model.steps import DeclareReady, UnwatchReadiness, WatchReadiness
 
 
@@ -22,4 +21,3 @@ async def declare_ready(step: DeclareReady, effects: Effects) -> None:
     if facts.running_at is not None and facts.ready_at is not None:
         effects.record.set_duration(step.service, facts.ready_at - facts.running_at)
     effects.record.clear_failures((step.service,))
-    effects.journal.record(Event.SERVICE, f"{step.service}: ready, {step.proof}", service=step.service)

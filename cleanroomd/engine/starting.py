@@ -35,4 +35,4 @@ async def run(step: RunMachine, effects: Effects) -> None:
     if not effects.isolation.holds():
         raise IsolationError(f"cannot run {step.service}: the rules changed since they were proven")
     await effects.launcher.run(step.service)
-    effects.journal.record(Event.SERVICE, f"{step.service}: first instruction", service=step.service)
+    effects.journal.record(Event.SERVICE, "first instruction", service=step.service)
