@@ -2,7 +2,6 @@ import asyncio
 import json
 import os
 import select
-import shutil
 import signal
 import struct
 import subprocess
@@ -103,7 +102,6 @@ def test_the_guest_is_a_multiboot_image_of_its_own_length() -> None:
     assert load < entry < end
 
 
-@pytest.mark.skipif(not all(map(shutil.which, ("as", "ld", "objcopy"))), reason="needs binutils")
 def test_the_guest_is_what_its_source_assembles_to(tmp_path: Path) -> None:
     for command in (
         ("as", "--64", "-o", "longmode.o", SOURCE),
