@@ -6,7 +6,7 @@ say() { printf '%s\n' "$*" >&2; }
 
 base_packages=(ca-certificates gcc libsystemd-dev pkg-config python3 python3-dev python3-venv util-linux)
 network_packages=(iproute2 nftables procps)
-machine_packages=(busybox-static cpio dosfstools e2fsprogs fdisk kmod mtools qemu-system-x86 qemu-utils syslinux syslinux-common)
+machine_packages=(busybox-static cpio dosfstools e2fsprogs fdisk kmod mtools ovmf qemu-system-x86 qemu-utils syslinux syslinux-common)
 
 # need_packages NAME...: install what is missing as root; without root, say the one line that does.
 need_packages() {

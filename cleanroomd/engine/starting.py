@@ -2,22 +2,18 @@
 
 from cleanroomd.engine.effects import Effects
 from cleanroomd.engine.journal import Event
-from cleanroomd.errors import IsolationError, MachineError
+from cleanroomd.errors import IsolationError
 from cleanroomd.model.plan import Firmware
 from cleanroomd.model.steps import LaunchMachine, RunMachine
 from cleanroomd.restore.desired import tap_name
 
 
 async def launch(step: LaunchMachine, effects: Effects) -> None:
-    """Overlays, then QEMU with its guest paused."""
+    """Overlays and what firmware remembers, then QEMU with its guest paused."""
     service = effects.outline.services[step.service]
-    if service.firmware is Firmware.UEFI:
-        raise MachineError(
-            f"cannot start {service.name}: machines with UEFI firmware are not supported yet",
-            "import it with BIOS firmware if its system can boot so",
-        )
     images = effects.images(service)
-    await effects.crisis.prepare(service.name, images)
+    variables = effects.crisis.variables(service.name) if service.firmware is Firmware.UEFI else None
+    await effects.crisis.prepare(service.name, images, variables=variables)
     await effects.launcher.launch(
         service,
         tap=tap_name(service.name),
@@ -25,6 +21,7 @@ async def launch(step: LaunchMachine, effects: Effects) -> None:
         memory=step.memory,
         start=step.start,
         attempt=step.attempt,
+        variables=variables,
     )
 
 

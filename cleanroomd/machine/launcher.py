@@ -83,8 +83,12 @@ class Launcher:
         memory: int,
         start: StartKind,
         attempt: int,
+        variables: Path | None = None,
     ) -> None:
-        """Start QEMU with its guest paused before the first instruction; MachineError if that does not work."""
+        """Start QEMU with its guest paused before the first instruction; MachineError if that does not work.
+
+        `variables` as for `qemu_arguments`.
+        """
         directory = self._directory / service.name
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         with ExitStack() as handles:
@@ -104,6 +108,7 @@ class Launcher:
                 directory=directory,
                 accelerator=self._accelerator,
                 handles=fds,
+                variables=variables,
             )
             pid = self._spawn(service.name, directory, arguments, (lock, *asdict(fds).values()))
         facts = MachineFacts(service.name, pid, MachinePhase.PAUSED, start, attempt, memory, launched_at=now())

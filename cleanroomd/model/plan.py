@@ -27,6 +27,29 @@ class Firmware(StrEnum):
     UEFI = "uefi"
 
 
+class Controller(StrEnum):
+    """What a machine's disks are attached to: the one that its system has a driver for."""
+
+    VIRTIO = "virtio"
+    SCSI = "scsi"
+    SATA = "sata"
+    IDE = "ide"
+
+    @property
+    def most_disks(self) -> int:
+        """As many as fit: PCI slots beside the machine's other devices, targets, or ports."""
+        return {"virtio": 24, "scsi": 200, "sata": 6, "ide": 4}[self]
+
+
+class Nic(StrEnum):
+    """Model of a machine's network card."""
+
+    VIRTIO = "virtio"
+    E1000 = "e1000"
+    E1000E = "e1000e"
+    RTL8139 = "rtl8139"
+
+
 class Protocol(StrEnum):
     TCP = "tcp"
     UDP = "udp"
@@ -251,6 +274,8 @@ class Service:
     depends_on: tuple[str, ...] = ()
     cpus: int = 1
     firmware: Firmware = Firmware.BIOS
+    controller: Controller = Controller.VIRTIO
+    nic: Nic = Nic.VIRTIO
     start: StartKind = StartKind.COLD
     role: str = ""
     guest_agent: bool = False

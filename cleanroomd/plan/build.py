@@ -58,6 +58,8 @@ def _service(service: schema.ServiceTable) -> model.Service:
         depends_on=tuple(dict.fromkeys(service.depends_on)),
         cpus=service.cpus,
         firmware=service.firmware,
+        controller=service.controller,
+        nic=service.nic,
         start=service.start,
         role=service.role or "",
         guest_agent=service.guest_agent,

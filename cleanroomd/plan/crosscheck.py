@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
-from cleanroomd.model.plan import UPLINK
+from cleanroomd.model.plan import UPLINK, Controller
 from cleanroomd.plan.cycles import cycles
 from cleanroomd.plan.drafts import Draft, PortDraft, ServiceDraft, ZoneDraft
 from cleanroomd.plan.problems import Finding, Loc, Suggester, printable, quote
@@ -160,11 +160,23 @@ def _services(plan: Draft) -> Iterator[Finding]:
             yield Finding((*loc, "memory_min"), "is more than memory; write at most as much, or leave it out")
         if service.gateway and service.gateway == service.address:
             yield Finding((*loc, "gateway"), f"{service.gateway} is the service's own address; write its gateway's")
+        if service.controller and len(service.disks) > service.controller.most_disks:
+            yield _too_many_disks(loc, len(service.disks), service.controller)
         if service.warm_controller:
             yield Finding(
                 (*loc, "start"),
                 'a domain controller must not go back in time, so it starts cold only; write start = "cold"',
             )
+
+
+def _too_many_disks(loc: Loc, disks: int, controller: Controller) -> Finding:
+    roomier = [other for other in Controller if other.most_disks >= disks]
+    way_out = "join some of them before they are imported"
+    if roomier:
+        least = min(roomier, key=lambda other: other.most_disks)
+        way_out = f'write controller = "{least}" if the system has a driver for it, or {way_out}'
+    most = controller.most_disks
+    return Finding((*loc, "disks"), f'are more than the {most} that fit on controller "{controller}"; {way_out}')
 
 
 def _unique(plan: Draft) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from typing import TypeVar
 
-from cleanroomd.model.plan import StartKind
+from cleanroomd.model.plan import Controller, StartKind
 from cleanroomd.plan import units
 
 T = TypeVar("T")
@@ -47,6 +47,7 @@ class ServiceDraft:
     memory_min: int | None
     depends_on: tuple[Named, ...]
     disks: tuple[Named, ...]
+    controller: Controller | None
     warm_controller: bool
 
 
@@ -134,6 +135,7 @@ def _service(index: int, table: dict[str, object]) -> ServiceDraft:
         memory_min=_try(units.size, table.get("memory_min")),
         depends_on=_names(table.get("depends_on")),
         disks=_names(table.get("disks")),
+        controller=_controller(table.get("controller", Controller.VIRTIO)),
         warm_controller=table.get("role") == "domain-controller" and table.get("start") == StartKind.WARM,
     )
 
@@ -153,6 +155,10 @@ def _names(values: object) -> tuple[Named, ...]:
     values = values if isinstance(values, list) else []
     plain = (value.get("name") if isinstance(value, dict) else value for value in values)
     return tuple((index, name) for index, name in enumerate(plain) if isinstance(name, str))
+
+
+def _controller(value: object) -> Controller | None:
+    return next((controller for controller in Controller if controller == value), None)
 
 
 def _text(value: object) -> str | None:

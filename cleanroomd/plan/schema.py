@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cleanroomd.model.plan import DiskKind, Firmware, StartKind
+from cleanroomd.model.plan import Controller, DiskKind, Firmware, Nic, StartKind
 from cleanroomd.plan.probes import PROBE_TAG, PROBES, Probe
 from cleanroomd.plan.problems import Loc
 from cleanroomd.plan.values import Address, Duration, IdPath, Interface, Mac, Name, PortNumber, Size, Table, Text
@@ -149,7 +149,25 @@ class ServiceTable(Table):
         examples=[["imaging-system"]],
     )
     firmware: Firmware = Field(
-        Firmware.BIOS, strict=False, description="Firmware that the machine boots with.", examples=["uefi"]
+        Firmware.BIOS,
+        strict=False,
+        description='Firmware that the machine boots with: the one that its system was installed under, "bios" or '
+        '"uefi" (without Secure Boot).',
+        examples=["uefi"],
+    )
+    controller: Controller = Field(
+        Controller.VIRTIO,
+        strict=False,
+        description='What its disks are attached to: "virtio" or "scsi" (VirtIO SCSI), "sata" (AHCI) for a system '
+        'without drivers for these, "ide" for one from before SATA, on a chipset of its time (i440FX).',
+        examples=["sata"],
+    )
+    nic: Nic = Field(
+        Nic.VIRTIO,
+        strict=False,
+        description='Model of its network card: "virtio", or for a system without a driver for it "e1000", '
+        '"e1000e" (Intel) or "rtl8139" (Realtek).',
+        examples=["e1000"],
     )
     start: StartKind = Field(
         StartKind.COLD,

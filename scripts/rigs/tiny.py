@@ -1,6 +1,6 @@
 """Tiny machines: a bootable disk of one HTTP server, made in seconds, for demonstrations and tests that need machines.
 
-Like the hospital's machines they boot Debian's cloud kernel from their own disk, so that the enclosure treats them no
+Like the hospital's machines they boot Debian's kernel from their own disk, so that the enclosure treats them no
 differently; their whole user space is busybox.
 """
 
@@ -27,8 +27,6 @@ from rigs.hospital.machines import Disk
 
 RECIPE = Path(__file__).parent / "guests/tiny"
 BOOT_RECIPE = Path(__file__).parent / "hospital/guests/boot"
-KERNEL_PACKAGE = "linux-image-cloud-amd64"
-MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "button", "evdev")
 APPLETS = (
     *("acpid", "cat", "echo", "findfs", "insmod", "ip", "mount", "nc", "poweroff", "printf", "sh", "sleep", "sync"),
     *("tr", "umount"),
@@ -40,6 +38,34 @@ MEMORY = "128M"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """A kernel of Debian's, and which of its modules a machine loads."""
+
+    package: str
+    """The meta-package that depends on it."""
+    modules: tuple[str, ...]
+
+    @property
+    def flavour(self) -> str:
+        return self.package.removeprefix("linux-image-")
+
+
+VIRTUAL = Kernel(
+    package="linux-image-cloud-amd64", modules=("virtio_pci", "virtio_blk", "virtio_net", "button", "evdev")
+)
+"""For machines on VirtIO alone; small, and quick under emulation."""
+
+PHYSICAL = Kernel(
+    package="linux-image-amd64",
+    modules=(
+        *VIRTUAL.modules,
+        *("crc32c_generic", "ext4", "sd_mod", "virtio_scsi", "ahci", "ata_piix", "e1000", "e1000e", "8139cp"),
+    ),
+)
+"""With drivers for whatever controllers and network cards an old machine may have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
     """One tiny machine: what its disk is called, and the address that it has always had."""
 
@@ -47,6 +73,7 @@ class Guest:
     address: str
     gateway: str
     prefix: int = 24
+    kernel: Kernel = VIRTUAL
 
     @property
     def disk(self) -> str:
@@ -74,8 +101,8 @@ def build(guests: Sequence[Guest], cache: Path, report: Callable[[str], None]) -
     with (cache / "tiny.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            kernel = _kernel(cache, report)
-            return MappingProxyType({guest.disk: _disk(guest, cache, kernel, report) for guest in guests})
+            trees = {kernel: _kernel(kernel, cache, report) for kernel in {guest.kernel for guest in guests}}
+            return MappingProxyType({guest.disk: _disk(guest, cache, trees[guest.kernel], report) for guest in guests})
         except HospitalError as error:
             raise CleanroomError(error.message.replace("the hospital", "the tiny machines"), error.hint) from error
 
@@ -89,11 +116,12 @@ def disk_digest(guest: Guest, kernel_version: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def parse_kernel(depends: str) -> str:
+def parse_kernel(kernel: Kernel, depends: str) -> str:
     """The package behind the meta-package, from `apt-cache depends`; raises CleanroomError when there is none."""
-    found = re.search(r"Depends: (linux-image-\S+-cloud-amd64(?:-unsigned)?)$", depends, re.MULTILINE)
+    pattern = rf"Depends: (linux-image-\S*[0-9]-{kernel.flavour}(?:-unsigned)?)$"
+    found = re.search(pattern, depends, re.MULTILINE)
     if found is None:
-        raise CleanroomError(f"cannot build the tiny machines: apt knows no {KERNEL_PACKAGE}", "apt-get update")
+        raise CleanroomError(f"cannot build the tiny machines: apt knows no {kernel.package}", "apt-get update")
     return found[1]
 
 
@@ -104,14 +132,14 @@ def _logged(cache: Path) -> Iterator[None]:
         yield
 
 
-def _kernel(cache: Path, report: Callable[[str], None]) -> Path:
-    """Debian's cloud kernel, unpacked and not installed, as an ordinary user may."""
-    package = parse_kernel(shell.output(["apt-cache", "depends", KERNEL_PACKAGE]))
+def _kernel(kernel: Kernel, cache: Path, report: Callable[[str], None]) -> Path:
+    """The kernel's package, unpacked and not installed, as an ordinary user may."""
+    package = parse_kernel(kernel, shell.output(["apt-cache", "depends", kernel.package]))
     target = cache / f"tiny-{package}"
     if target.exists():
         return target
     report(f"fetch {package}")
-    for obsolete in cache.glob("tiny-linux-image-*"):
+    for obsolete in cache.glob(f"tiny-linux-image-*[0-9]-{kernel.flavour}*"):
         shutil.rmtree(obsolete)
     with tempfile.TemporaryDirectory(prefix="tiny-", dir=cache) as name:
         work = Path(name)
@@ -178,7 +206,9 @@ def _initrd(guest: Guest, kernel: Path, work: Path) -> Path:
 
     (available,) = (kernel / "lib/modules").iterdir()
     dependencies = read_dependencies(available)
-    names = [_unpack_module(available / module, root / "modules") for module in closure(dependencies, MODULES)]
+    names = [
+        _unpack_module(available / module, root / "modules") for module in closure(dependencies, guest.kernel.modules)
+    ]
     (root / "modules/order").write_text("".join(f"{name}\n" for name in names), encoding="ascii")
 
     initrd = work / "initrd"

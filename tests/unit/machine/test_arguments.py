@@ -1,13 +1,14 @@
 """QEMU's command line, as far as safety depends on it."""
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
 from cleanroomd.machine.arguments import DiskImage, Handles, qemu_arguments
-from cleanroomd.model.plan import Disk, Service, TcpProbe
+from cleanroomd.model.plan import Controller, Disk, Nic, Service, TcpProbe
 
 SERVICE = Service(
     name="imaging",
@@ -22,16 +23,25 @@ SERVICE = Service(
 )
 
 
-def arguments(*, golden_format: str = "qcow2", accelerator: str = "tcg", directory: str = "/r") -> list[str]:
+def arguments(
+    service: Service = SERVICE,
+    *,
+    golden_format: str = "qcow2",
+    accelerator: str = "tcg",
+    directory: str = "/r",
+    disks: int = 1,
+    variables: Path | None = None,
+) -> list[str]:
     disk = DiskImage("imaging-system", Path("/v/a.qcow2"), golden_format, Path("/c/a.qcow2"))
     return list(
         qemu_arguments(
-            SERVICE,
+            service,
             memory=256 << 20,
-            disks=(disk,),
+            disks=(disk,) * disks,
             directory=Path(directory),
             accelerator=accelerator,
             handles=Handles(tap=10, qmp=11, tools=12, agent=13),
+            variables=variables,
         )
     )
 
@@ -82,3 +92,44 @@ def test_a_comma_in_a_path_does_not_become_an_option() -> None:
 def test_the_machine_is_the_same_every_time() -> None:
     assert arguments() == arguments()
     assert values(arguments(), "-machine") == ["pc-q35-7.2"]
+
+
+@pytest.mark.parametrize(
+    ("controller", "board", "places"),
+    [
+        (Controller.VIRTIO, "pc-q35-7.2", ["virtio-blk-pci"] * 3),
+        (Controller.SCSI, "pc-q35-7.2", [f"scsi-hd,bus=scsi.0,scsi-id={target}" for target in (0, 1, 2)]),
+        (Controller.SATA, "pc-q35-7.2", [f"ide-hd,bus=ide.{port},unit=0" for port in (0, 1, 2)]),
+        (
+            Controller.IDE,
+            "pc-i440fx-7.2",
+            [f"ide-hd,bus=ide.{channel},unit={unit}" for channel, unit in ((0, 0), (0, 1), (1, 0))],
+        ),
+    ],
+)
+def test_disks_are_where_the_plan_says_in_its_order(controller: Controller, board: str, places: list[str]) -> None:
+    found = arguments(replace(SERVICE, controller=controller), disks=3)
+    assert values(found, "-machine") == [board]
+    devices = [device for device in values(found, "-device") if ",drive=" in device]
+    assert [device.partition(",drive=")[0] for device in devices] == places
+    assert ["bootindex=0" in device for device in devices] == [True, False, False]
+    controllers = [device for device in values(found, "-device") if device.startswith("virtio-scsi-pci")]
+    assert len(controllers) == (controller is Controller.SCSI)
+
+
+@pytest.mark.parametrize("nic", Nic)
+def test_the_one_network_card_is_the_plans_and_boots_nothing(nic: Nic) -> None:
+    (card,) = [device for device in values(arguments(replace(SERVICE, nic=nic)), "-device") if "netdev=" in device]
+    model = "virtio-net-pci" if nic is Nic.VIRTIO else nic.value
+    assert card == f"{model},netdev=net0,mac=52:54:00:01:20:13,romfile="
+
+
+def test_uefi_firmware_is_read_only_and_what_it_remembers_is_not() -> None:
+    found = arguments(variables=Path("/c/uefi-vars.fd"))
+    assert values(found, "-machine") == ["pc-q35-7.2,pflash0=firmware,pflash1=variables"]
+    nodes = {node["node-name"]: node for node in map(json.loads, values(found, "-blockdev"))}
+    assert nodes["firmware"]["read-only"] is nodes["firmware"]["file"]["read-only"] is True
+    assert nodes["firmware"]["file"]["filename"] == "/usr/share/OVMF/OVMF_CODE_4M.fd"
+    assert nodes["variables"]["file"] == {"driver": "file", "filename": "/c/uefi-vars.fd", "locking": "on"}
+    assert "read-only" not in nodes["variables"]
+    assert nodes["firmware"]["driver"] == nodes["variables"]["driver"] == "raw"

@@ -22,7 +22,17 @@ class Bench:
         self.golden = root / "vault" / "record-system.qcow2"
         self.golden.parent.mkdir()
         self.golden.write_bytes(b"golden")
-        self.store = CrisisStore(root / "crisis", qemu_img=str(self.tool))
+        self.uefi_code = root / "CODE.fd"
+        self.uefi_code.write_bytes(b"code")
+        self.uefi_variables = root / "VARS.fd"
+        self.uefi_variables.write_bytes(b"nothing yet")
+        self.store = CrisisStore(
+            root / "crisis",
+            qemu_img=str(self.tool),
+            uefi_code=self.uefi_code,
+            uefi_variables=self.uefi_variables,
+        )
+        self.variables = self.store.variables("record")
         self.overlay = self.store.overlay("record", "record-system")
         self.images = (DiskImage("record-system", self.golden, "qcow2", self.overlay),)
 
@@ -32,6 +42,9 @@ class Bench:
 
     async def prepare(self) -> None:
         await self.store.prepare("record", self.images)
+
+    async def prepare_uefi(self) -> None:
+        await self.store.prepare("record", self.images, variables=self.variables)
 
 
 @pytest.fixture
@@ -109,3 +122,49 @@ def test_a_store_that_cannot_be_read_counts_as_marked(bench: Bench) -> None:
     folder.parent.mkdir()
     folder.write_text("a file where a folder should be")
     assert bench.store.facts("record") == OverlayFacts(exists=True, marked=True)
+
+
+async def test_uefi_variables_are_made_once_and_then_left_alone(bench: Bench) -> None:
+    await bench.prepare_uefi()
+    assert bench.variables.read_bytes() == b"nothing yet"
+    assert bench.variables.stat().st_nlink == 1
+    bench.store.mark("record", {})
+    bench.variables.write_bytes(b"boot Debian")
+    bench.uefi_variables.write_bytes(b"a later template")
+    await bench.prepare_uefi()
+    assert bench.variables.read_bytes() == b"boot Debian"
+
+
+async def test_a_machine_with_bios_firmware_gets_no_uefi_variables(bench: Bench) -> None:
+    bench.uefi_code.unlink()
+    await bench.prepare()
+    assert not bench.variables.exists()
+
+
+async def test_uefi_variables_that_are_gone_are_reported_and_never_replaced(bench: Bench) -> None:
+    await bench.prepare_uefi()
+    bench.store.mark("record", {})
+    bench.variables.unlink()
+    with pytest.raises(MachineError, match="what its UEFI firmware remembered is gone") as caught:
+        await bench.prepare_uefi()
+    assert str(bench.variables) in caught.value.hint
+    assert not bench.variables.exists()
+
+
+async def test_a_half_made_variable_store_with_a_second_name_is_not_written_through(bench: Bench) -> None:
+    await bench.prepare_uefi()
+    aside = bench.variables.with_name("aside")
+    bench.variables.rename(aside)
+    bench.variables.with_name(".uefi-vars.fd").hardlink_to(aside)
+    aside.write_bytes(b"boot Debian")
+    await bench.prepare_uefi()
+    assert aside.read_bytes() == b"boot Debian"
+
+
+@pytest.mark.parametrize("lost", ["CODE.fd", "VARS.fd"])
+async def test_missing_uefi_firmware_is_named_with_its_package(bench: Bench, lost: str) -> None:
+    (bench.root / lost).unlink()
+    with pytest.raises(MachineError, match=lost) as caught:
+        await bench.prepare_uefi()
+    assert "ovmf" in caught.value.hint
+    assert not bench.overlay.exists()

@@ -97,6 +97,10 @@ MISTAKES: list[tuple[str, str, *tuple[tuple[str, str], ...]]] = [
      ("service[1].depends_on", '"identity" is no list; write for example depends_on = ["identity"]')),
     ('firmware = "uefi"', 'firmware = "uefy" #!',
      ("service[1].firmware", '"uefy" is not possible here; did you mean "uefi"?')),
+    ('firmware = "uefi"', 'controller = "pata" #!',
+     ("service[1].controller", '"pata" is not possible here; did you mean "sata"?')),
+    ('firmware = "uefi"', 'nic = "pcnet" #!',
+     ("service[1].nic", '"pcnet" is not possible here; write "virtio", "e1000", "e1000e" or "rtl8139"')),
     ('ready_timeout = "3m"', 'ready_timeout = "0s" #!',
      ("service[1].ready_timeout", '"0s" is out of range; write more than "0s" and at most "168h"')),
     ('ready_timeout = "3m"', 'ready_timeout = "soon" #!',
@@ -205,6 +209,18 @@ MISTAKES: list[tuple[str, str, *tuple[tuple[str, str], ...]]] = [
     ('firmware = "uefi"', 'role = "domain-controller"\nstart = "warm" #!',
      ("service[1].start", ("a domain controller must not go back in time, so it starts cold only; "
       'write start = "cold"'))),
+    ('disks = ["identity-system"]', 'controller = "ide"\ndisks = ["a", "b", "c", "d", "e"] #!',
+     ("service[0].disks", ('are more than the 4 that fit on controller "ide"; write controller = "sata" '
+      "if the system has a driver for it, or join some of them before they are imported"))),
+    ('disks = ["identity-system"]', 'controller = "sata"\ndisks = ["a", "b", "c", "d", "e", "f", "g"] #!',
+     ("service[0].disks", ('are more than the 6 that fit on controller "sata"; write controller = "virtio" '
+      "if the system has a driver for it, or join some of them before they are imported"))),
+    ('disks = ["identity-system"]', f"disks = {[f'd{n}' for n in range(25)]} #!",
+     ("service[0].disks", ('are more than the 24 that fit on controller "virtio"; write controller = "scsi" '
+      "if the system has a driver for it, or join some of them before they are imported"))),
+    ('disks = ["identity-system"]', f"controller = 'scsi'\ndisks = {[f'd{n}' for n in range(201)]} #!",
+     ("service[0].disks", ('are more than the 200 that fit on controller "scsi"; '
+      "join some of them before they are imported"))),
     # Dependencies.
     ('depends_on = ["identity"]', 'depends_on = [\n"identity",\n"identitty", #!\n]',
      ("service[1].depends_on", '"identitty" is no service; did you mean "identity"?')),

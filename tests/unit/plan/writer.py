@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from cleanroomd.model.plan import (
+    Controller,
     DhcpRange,
     DicomProbe,
     Disk,
@@ -21,6 +22,7 @@ from cleanroomd.model.plan import (
     LdapProbe,
     MllpProbe,
     MssqlProbe,
+    Nic,
     Plan,
     Port,
     PostgresProbe,
@@ -118,6 +120,8 @@ def services(draw: st.DrawFn, number: int, name: str, before: list[str]) -> Serv
         depends_on=tuple(draw(st.lists(st.sampled_from(before), unique=True))) if before else (),
         cpus=draw(st.integers(1, 64)),
         firmware=draw(st.sampled_from(Firmware)),
+        controller=draw(st.sampled_from(Controller)),
+        nic=draw(st.sampled_from(Nic)),
         start=draw(st.sampled_from(StartKind)),
         guest_agent=draw(st.booleans()),
         ready_timeout=draw(seconds),
@@ -228,6 +232,8 @@ def _service(service: Service) -> Raw:
             for disk in service.disks
         ],
         firmware=service.firmware.value,
+        controller=service.controller.value,
+        nic=service.nic.value,
         start=service.start.value,
         guest_agent=service.guest_agent,
         ready=[_probe(probe) for probe in service.ready],
