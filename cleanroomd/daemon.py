@@ -33,7 +33,7 @@ from cleanroomd.machine.launcher import Launcher
 from cleanroomd.model.observed import Capacity, ProbeFacts
 from cleanroomd.model.status import Status
 from cleanroomd.model.units import format_duration
-from cleanroomd.plan.load import load
+from cleanroomd.plan.apart import load_apart
 from cleanroomd.probes.runner import ProbeRunner
 from cleanroomd.restore.admission import admit
 from cleanroomd.restore.order import Outline
@@ -58,7 +58,7 @@ class Options:
 
 async def serve(options: Options) -> None:
     """Restore what the plan says and keep it so, until SIGTERM or SIGINT; every machine outlives this."""
-    outline = Outline(load(options.plan))
+    outline = Outline(load_apart(options.plan))
     async with AsyncExitStack() as resources:
         resources.enter_context(_only_daemon(options.root))
         journal = Journal(options.root / "state" / "journal.jsonl")
@@ -191,7 +191,7 @@ def _only_daemon(root: Path) -> Iterator[None]:
 
 def show_steps(options: Options) -> None:
     """Print the steps that a daemon would take from here, had every machine its usual duration; take none."""
-    outline = Outline(load(options.plan))
+    outline = Outline(load_apart(options.plan))
     catalog = Catalog(options.root / "vault", unsealed=options.unsealed)
     capacity: Capacity = measure_capacity("tcg", 0)
     observed = look_only(outline.plan, catalog, CrisisStore(options.root / "crisis"), capacity)
@@ -210,7 +210,7 @@ def show_steps(options: Options) -> None:
     "--root",
     required=True,
     type=click.Path(path_type=Path),
-    help="Directory with vault/, crisis/, state/ and run/.",
+    help="Directory that holds vault/ (only read), crisis/, state/ and run/.",
 )
 @click.option(
     "--control", type=click.Path(path_type=Path), default=Path("/run/cleanroom/control"), show_default=True,
@@ -218,10 +218,13 @@ def show_steps(options: Options) -> None:
 )  # fmt: skip
 @click.option(
     "--keeper", type=click.Path(path_type=Path), default=Path("/run/cleanroom/keeper"), show_default=True,
-    help="Socket of the keeper.",
+    help="Socket of the keeper, which owns the firewall's rules.",
 )  # fmt: skip
-@click.option("--unsealed", is_flag=True, help="Run an unsigned plan and vault; shown everywhere.")
-@click.option("--qemu", type=click.Path(path_type=Path), default=Path("qemu-system-x86_64"), show_default=True)
+@click.option("--unsealed", is_flag=True, help="Accept a plan and a vault that nobody signed; every status says so.")
+@click.option(
+    "--qemu", type=click.Path(path_type=Path), default=Path("qemu-system-x86_64"), show_default=True,
+    help="Program that runs the machines.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Print the steps that would be taken, and take none.")
 def main(*, dry_run: bool, **values: object) -> None:
     """Restore the services of a recovery plan, isolated, in priority order."""

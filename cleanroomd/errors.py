@@ -10,9 +10,13 @@ class Exit(IntEnum):
     """Exit codes of the command line, one meaning each."""
 
     DONE = 0
+    """It was done, or there was nothing to do."""
     CANNOT = 1
+    """It could not be done; the message says why, and what to do next."""
     USAGE = 2
+    """The command line is wrong: an unknown verb or option, a missing or impossible value."""
     DEGRADED = 3
+    """Every required service is ready or would be, and another one is not."""
 
 
 class CleanroomError(Exception):

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -28,7 +27,7 @@ def wait_option(function: F) -> F:
     return option(function)
 
 
-def carry_out(path: Path, request: Request, *, wait: bool, as_json: bool) -> Exit:
+def carry_out(path: str, request: Request, *, wait: bool, as_json: bool) -> Exit:
     """Progress goes to stderr, the outcome to stdout; ControlError when it is that it cannot be done."""
     return asyncio.run(_carry_out(Client(path), request, wait=wait, as_json=as_json))
 

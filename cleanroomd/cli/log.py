@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import aclosing
-from pathlib import Path
 
 import click
 
@@ -16,7 +15,7 @@ from cleanroomd.errors import Exit
 @click.option("--follow", "-f", is_flag=True, help="Go on as entries are written, until Ctrl-C.")
 @json_option
 @click.pass_obj
-def log(path: Path, *, follow: bool, as_json: bool) -> Exit:
+def log(path: str, *, follow: bool, as_json: bool) -> Exit:
     """Show what happened and why, from the run journal.
 
     With --json each line is one JSON object.

@@ -1,7 +1,6 @@
 """What goes to stdout and stderr, and how it ends."""
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
@@ -16,9 +15,9 @@ from cleanroomd.errors import CleanroomError
 F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED = 130
-"""128 + SIGINT, as shells count."""
+"""Ended by Ctrl-C: 128 + SIGINT, as shells count."""
 READER_LEFT = 141
-"""128 + SIGPIPE."""
+"""Whoever read the output left before its end, as `head` does: 128 + SIGPIPE."""
 
 _WIDEST = 120
 _AS_JSON = "cleanroomd.cli.as_json"
@@ -44,8 +43,7 @@ def print_json(document: object) -> None:
 
 def print_lines(lines: list[Line]) -> None:
     """In colour when stdout is a terminal."""
-    for line in lines:
-        click.echo(click.style(line.text, fg=_COLOURS.get(line.mood)))
+    click.echo("\n".join(click.style(line.text, fg=_COLOURS.get(line.mood)) for line in lines))
 
 
 def print_error(error: CleanroomError) -> None:
@@ -63,4 +61,6 @@ def columns() -> int:
     """Of the terminal, within reason; COLUMNS where there is none."""
     if not sys.stdout.isatty():
         return COLUMNS
+    import shutil  # which loads every compressor, for terminals only
+
     return min(max(shutil.get_terminal_size().columns, NARROWEST), _WIDEST)

@@ -118,6 +118,7 @@ def _service(service: Service) -> Iterator[str]:
     if service.memory_min < service.memory:
         memory += f", at least {_size(service.memory_min)}"
     yield f"    {service.address}, {service.mac}; memory {memory}; {service.start} start"
+    yield f"    {service.firmware.upper()} firmware; disks on {service.controller}, network card {service.nic}"
     if service.depends_on:
         yield f"    after {_list(service.depends_on)}"
     disks = (f"{disk.name} (data)" if disk.kind is DiskKind.DATA else disk.name for disk in service.disks)

@@ -1,7 +1,5 @@
 """`cleanroomctl restore`."""
 
-from pathlib import Path
-
 import click
 
 from cleanroomd.cli.carry_out import carry_out, wait_option
@@ -14,7 +12,7 @@ from cleanroomd.errors import Exit
 @wait_option
 @json_option
 @click.pass_obj
-def restore(path: Path, *, wait: bool, as_json: bool) -> Exit:
+def restore(path: str, *, wait: bool, as_json: bool) -> Exit:
     """Start every service of the plan by priority, and wait until none can be added.
 
     The exit code is 0 when all are ready, 3 when only required ones are, 1 otherwise.

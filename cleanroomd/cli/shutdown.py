@@ -1,7 +1,5 @@
 """`cleanroomctl shutdown`."""
 
-from pathlib import Path
-
 import click
 
 from cleanroomd.cli.carry_out import carry_out, wait_option
@@ -14,6 +12,6 @@ from cleanroomd.errors import Exit
 @wait_option
 @json_option
 @click.pass_obj
-def shutdown(path: Path, *, wait: bool, as_json: bool) -> Exit:
+def shutdown(path: str, *, wait: bool, as_json: bool) -> Exit:
     """Stop every machine in reverse order, and wait until all are down."""
     return carry_out(path, Shutdown(), wait=wait, as_json=as_json)

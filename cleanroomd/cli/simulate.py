@@ -63,9 +63,15 @@ def simulate_plan(plan: Plan, *, slots: int, memory: int, durations: Mapping[str
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--slots", type=click.IntRange(1, 1024), default=2, show_default=True, help="Cold starts at one time.")
 @click.option("--memory", metavar="SIZE", help='Memory for all machines, such as "64G"; unlimited if not given.')
-@click.option("--assume", metavar="TIME", help=f"For what was never measured; {format_duration(ASSUMED_COLD)}.")
 @click.option(
-    "--durations", type=click.Path(path_type=Path), help="state/durations.json of an enclosure that has run it."
+    "--assume",
+    metavar="TIME",
+    help=f"Duration of a start that was never measured; {format_duration(ASSUMED_COLD)} if not given.",
+)
+@click.option(
+    "--durations",
+    type=click.Path(path_type=Path),
+    help="Measured durations: state/durations.json of an enclosure that ran this plan.",
 )
 @json_option
 def simulate(
@@ -73,7 +79,7 @@ def simulate(
 ) -> Exit:
     """Say when each service of the plan in FILE would be ready, from measured or assumed durations.
 
-    The exit code is 3 when the plan is degraded and 1 when it is blocked, by the memory given.
+    The exit code is 3 when the memory given leaves the plan degraded, and 1 when it leaves it blocked.
     """
     from cleanroomd.plan import units
     from cleanroomd.plan.load import load

@@ -1,7 +1,5 @@
 """`cleanroomctl start`."""
 
-from pathlib import Path
-
 import click
 
 from cleanroomd.cli.carry_out import carry_out, wait_option
@@ -15,6 +13,6 @@ from cleanroomd.errors import Exit
 @wait_option
 @json_option
 @click.pass_obj
-def start(path: Path, *, service: str, wait: bool, as_json: bool) -> Exit:
+def start(path: str, *, service: str, wait: bool, as_json: bool) -> Exit:
     """Start SERVICE, after what it depends on, and wait until it answers."""
     return carry_out(path, Start(service), wait=wait, as_json=as_json)

@@ -1,15 +1,10 @@
 """`cleanroomctl status`."""
 
-import asyncio
-import sys
-from contextlib import aclosing
-from pathlib import Path
-
 import click
 
 from cleanroomd.cli.output import columns, json_option, print_json, print_lines
 from cleanroomd.cli.render import status_lines
-from cleanroomd.control.client import Client
+from cleanroomd.control.client.once import read_status
 from cleanroomd.errors import Exit
 from cleanroomd.model.status import RunState
 
@@ -20,7 +15,7 @@ _EXITS = {RunState.DEGRADED: Exit.DEGRADED, RunState.HALTED: Exit.CANNOT}
 @click.option("--watch", is_flag=True, help="Go on showing it as it changes, until Ctrl-C.")
 @json_option
 @click.pass_obj
-def status(path: Path, *, watch: bool, as_json: bool) -> Exit:
+def status(path: str, *, watch: bool, as_json: bool) -> Exit:
     """Show what works, what does not yet and why, and what to do next.
 
     The exit code is 0 while services are being restored and when all are ready or all were stopped, 3 when
@@ -28,28 +23,14 @@ def status(path: Path, *, watch: bool, as_json: bool) -> Exit:
 
     With --json it is one JSON object; with --watch as well, one in each line.
     """
-    client = Client(path)
     if watch:
-        asyncio.run(_watch(client, as_json=as_json))
+        from cleanroomd.cli.watch import watch_status
+
+        watch_status(path, as_json=as_json)
         return Exit.DONE
-    current = asyncio.run(client.status())
+    current = read_status(path)
     if as_json:
         print_json(current)
     else:
         print_lines(status_lines(current, columns=columns()))
     return _EXITS.get(current.state, Exit.DONE)
-
-
-async def _watch(client: Client, *, as_json: bool) -> None:
-    if sys.stdout.isatty() and not as_json:
-        from cleanroomd.cli.live import show_live
-
-        await show_live(client)
-        return
-    async with aclosing(client.watch()) as statuses:
-        async for current in statuses:
-            if as_json:
-                print_json(current)
-            else:
-                print_lines(status_lines(current))
-                click.echo()

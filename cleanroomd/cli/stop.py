@@ -1,7 +1,5 @@
 """`cleanroomctl stop`."""
 
-from pathlib import Path
-
 import click
 
 from cleanroomd.cli.carry_out import carry_out, wait_option
@@ -15,6 +13,6 @@ from cleanroomd.errors import Exit
 @wait_option
 @json_option
 @click.pass_obj
-def stop(path: Path, *, service: str, wait: bool, as_json: bool) -> Exit:
+def stop(path: str, *, service: str, wait: bool, as_json: bool) -> Exit:
     """Stop SERVICE, after what depends on it, and wait until it is down."""
     return carry_out(path, Stop(service), wait=wait, as_json=as_json)

@@ -1,8 +1,9 @@
 """The varlink interface org.cleanroomd.Control: its methods, its errors, and the check before each of them.
 
-Clients use the class for its types alone; an instance serves one connection.
+An instance serves one connection.
 """
 
+import difflib
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Mapping
@@ -13,11 +14,9 @@ from asyncvarlink import LastResult, TypedVarlinkErrorReply, VarlinkInterface, v
 from cleanroomd.control.access import Peer, Verb, may, who_may
 from cleanroomd.control.enclosure import Enclosure
 from cleanroomd.control.newest import newest
-from cleanroomd.control.wire import JournalEntry, mirror, to_wire
+from cleanroomd.control.wire import NAME, JournalEntry, mirror, to_wire
 from cleanroomd.errors import CleanroomError
 from cleanroomd.model.status import Status
-
-NAME = "org.cleanroomd.Control"
 
 _LONGEST_NAME = 64
 """Longer than any service is called; nothing is compared with a longer one."""
@@ -138,8 +137,6 @@ class ControlInterface(VarlinkInterface, name=NAME):
             return
         hint = f"the services are {', '.join(names)}"
         if len(untrusted_service) <= _LONGEST_NAME:
-            import difflib  # clients import this module, and start in a tenth of a second
-
             for name in difflib.get_close_matches(untrusted_service, names, n=1):
                 hint = f"did you mean {name}?"
         raise NoSuchService(name=untrusted_service[:_LONGEST_NAME], hint=hint)

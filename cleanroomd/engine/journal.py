@@ -1,4 +1,13 @@
-"""The run journal: every state change, refusal and wake-up with its reason, once."""
+"""The run journal: every state change, refusal and wake-up with its reason, once.
+
+The file state/journal.jsonl below the daemon's root holds one JSON object a line: `time` (Unix time), `boottime`
+(CLOCK_BOOTTIME), both in seconds, `event`, `text`, `service` where the entry is about one, and whatever else the
+event has to say. At 16 MiB it becomes state/journal.jsonl.1, in the place of the one before.
+
+Where systemd's journal runs it gets every entry too, under the identifier cleanroomd: MESSAGE_ID as below,
+CLEANROOM_EVENT, CLEANROOM_SERVICE, and each further field in capitals after CLEANROOM_. Priority is 3 (error) for
+step-failed and 6 (information) for the others. `journalctl MESSAGE_ID=...` shows the entries of one event.
+"""
 
 import asyncio
 import json
@@ -18,20 +27,27 @@ _SYSTEMD_SOCKET = Path("/run/systemd/journal/socket")
 class Event(StrEnum):
     """Kinds of entry, each with a message id of systemd's journal that never changes."""
 
-    POWER_ON = "power-on"
     WAKE_UP = "wake-up"
+    """Something changed or a time came, and the daemon looks at everything again; the text says what."""
     STEP = "step"
+    """The daemon does something, such as writing rules or launching a machine; the text says what."""
     STEP_FAILED = "step-failed"
+    """A step could not be done; the text says why."""
     SERVICE = "service"
+    """A service came into another state, a machine ran its first instruction or ended, or an attempt failed."""
     RUN = "run"
+    """The run as a whole came into another state; the text adds the verdict on the plan."""
     ISOLATION = "isolation"
+    """The rules were proven or not, or somebody else changed them, or the keeper ended."""
     OPERATOR = "operator"
+    """Somebody asked to start, stop, restore or shut down."""
     ADOPTED = "adopted"
+    """A machine that an earlier daemon started was found running, and runs on."""
     DAEMON = "daemon"
+    """The daemon began or ended, chose how machines run, or had a fault of its own."""
 
 
-_MESSAGE_IDS = {
-    Event.POWER_ON: "b0e1d9bb3ac1496d8d6d8e5d2cbb4f01",
+MESSAGE_IDS = {
     Event.WAKE_UP: "5fa6a3b9b9c84f5c9d7e1c8e64a31b02",
     Event.STEP: "a3a6f27b1cf24e2f9d1eb7a9c1d5e603",
     Event.STEP_FAILED: "7d1c7b1b6f0c4a56b9d2a4e8a5c0f704",
@@ -164,7 +180,7 @@ def _send_to_systemd(event: Event, text: str, service: str, fields: Mapping[str,
 
     journal.send(
         f"{service}: {text}" if service else text,
-        MESSAGE_ID=_MESSAGE_IDS[event],
+        MESSAGE_ID=MESSAGE_IDS[event],
         SYSLOG_IDENTIFIER="cleanroomd",
         PRIORITY="3" if event is Event.STEP_FAILED else "6",
         CLEANROOM_EVENT=event.value,

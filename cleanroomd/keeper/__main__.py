@@ -9,11 +9,26 @@ from pathlib import Path
 from cleanroomd.errors import Exit, IsolationError
 from cleanroomd.keeper.server import place, serve, stop_signals, taken_over
 
+PROG = "python -m cleanroomd.keeper"
+DESCRIPTION = "Own the firewall's rule tables, so that they stay in force when the daemon ends."
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        type=Path,
+        required=True,
+        help="Where the daemon gets a copy of the tables' socket.",
+    )
+    parser.add_argument(
+        "--ready-fd", metavar="NUMBER", type=int, help="Open descriptor that gets a line once the tables are owned."
+    )
+
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m cleanroomd.keeper", description="Own the rule tables.")
-    parser.add_argument("--socket", type=Path, required=True, help="where daemons get their copy")
-    parser.add_argument("--ready-fd", type=int, help="descriptor for a line once the tables are owned")
+    parser = argparse.ArgumentParser(prog=PROG, description=DESCRIPTION)
+    add_options(parser)
     arguments = parser.parse_args()
     try:
         with stop_signals() as stop, place(arguments.socket) as listener:

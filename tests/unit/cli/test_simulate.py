@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from cleanroomd.cli.main import cli
 from cleanroomd.cli.simulate import ROWS_AT_MOST, describe, simulate_plan
+from cleanroomd.cli.verbs import cli
 from tests.unit.restore.plans import MIB, plan, service
 
 PLAN = Path(__file__).parents[3] / "scripts/rigs/tiny_plan.toml"

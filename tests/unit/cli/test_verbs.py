@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cleanroomd import __version__
-from cleanroomd.cli.main import Verbs, cli
+from cleanroomd.cli.verbs import Verbs, cli
 from cleanroomd.errors import CleanroomError
 from cleanroomd.model.status import RunState, ServiceState
 from tests.unit.control.fake import STATUS, FakeEnclosure, served, with_service
@@ -211,11 +211,14 @@ def test_the_environment_names_the_socket_and_the_option_wins(path: Path, tmp_pa
 def test_status_starts_without_the_heavy_libraries(path: Path) -> None:
     program = """
 import sys
-from cleanroomd.cli.main import cli
+from cleanroomd.cli.verbs import cli
 try:
     cli(["status"])
 except SystemExit:
-    heavy = {"pydantic", "pyroute2", "rich", "pyudev", "qemu", "pynetdicom", "cleanroomd.engine"} & set(sys.modules)
+    heavy = set(sys.modules) & {
+        "asyncio", "asyncvarlink", "cleanroomd.engine", "logging", "pathlib", "pydantic", "pynetdicom", "pyroute2",
+        "pyudev", "qemu", "rich", "shutil", "ssl", "subprocess", "urllib.parse",
+    }
     sys.exit(f"imported {heavy}" if heavy else 0)
 """
     environment = os.environ | {"CLEANROOM_CONTROL": str(path), "PYTHONPATH": str(REPOSITORY)}

@@ -1,5 +1,6 @@
 """The model crosses the wire unchanged."""
 
+import json
 from dataclasses import replace
 
 from asyncvarlink.conversion import VarlinkType
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cleanroomd.control.interface import journal_entry
-from cleanroomd.control.wire import from_wire, mirror, to_wire
+from cleanroomd.control.wire import from_json, mirror, to_wire
 from cleanroomd.model.status import Finding, IsolationStatus, ServiceStatus, Status, Verdict
 from tests.unit.control.fake import STATUS
 
@@ -36,7 +37,7 @@ statuses = st.builds(
 @given(statuses)
 def test_a_status_survives_the_crossing(status: Status) -> None:
     crossing = VarlinkType.from_type_annotation(mirror(Status))
-    received = from_wire(Status, crossing.fromjson(crossing.tojson(to_wire(status))))
+    received = from_json(Status, json.loads(json.dumps(crossing.tojson(to_wire(status)))))
     assert received == status
     assert type(received.state) is type(status.state)
     assert all(type(service.state) is not str for service in received.services)
@@ -44,9 +45,8 @@ def test_a_status_survives_the_crossing(status: Status) -> None:
 
 def test_integers_on_the_wire_become_the_seconds_of_the_model() -> None:
     crossing = VarlinkType.from_type_annotation(mirror(Status))
-    document = crossing.tojson(to_wire(STATUS))
-    assert isinstance(document, dict)
-    assert from_wire(Status, crossing.fromjson(document | {"now": 572})) == replace(STATUS, now=572.0)
+    document = json.loads(json.dumps(crossing.tojson(to_wire(STATUS))))
+    assert from_json(Status, document | {"now": 572}) == replace(STATUS, now=572.0)
 
 
 def test_journal_entries_cross_whatever_they_hold() -> None:

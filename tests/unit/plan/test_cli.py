@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from cleanroomd.cli.main import cli
 from cleanroomd.cli.probes import describe_probe
+from cleanroomd.cli.verbs import cli
 from cleanroomd.model.plan import (
     DnsProbe,
     FhirProbe,
@@ -102,6 +102,7 @@ def test_a_plan_in_words() -> None:
     assert services == ["identity", "record", "imaging", "record-db", "laboratory"]
     for said in (
         "    10.1.20.14, 02:f6:e9:ce:c9:2c; memory 4 GiB, at least 2 GiB; warm start",
+        "    UEFI firmware; disks on sata, network card e1000",
         "    after identity, record-db",
         "    ready when DICOM C-ECHO to ORTHANC on 4242 answers; HTTP /system on 8042 answers 200; within 3 min",
         "devices is 10.1.30.0/24 behind port care, VLAN 30",
