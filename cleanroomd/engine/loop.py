@@ -14,7 +14,7 @@ from cleanroomd.machine.launcher import now
 from cleanroomd.model.observed import Capacity, Observed
 from cleanroomd.model.status import Status
 from cleanroomd.model.steps import ApplyRules, LaunchMachine, MakeTap, RunMachine, Step
-from cleanroomd.restore.reconcile import Round, reconcile
+from cleanroomd.restore.reconcile import reconcile
 from cleanroomd.restore.report import report
 
 _LOOK_AGAIN = 1.0
@@ -95,10 +95,6 @@ class Engine:
     def observe(self) -> Observed:
         busy = {name: step for name, (step, _) in self._tasks.items()}
         return observe(self._effects, self._capacity, power_on=self._power_on, busy=busy)
-
-    def preview(self) -> Round:
-        """What the next round would do, without doing it."""
-        return reconcile(self._effects.outline, self.observe())
 
     async def _round(self) -> bool:
         """One turn; True if something was done at once, so that another look is due."""
