@@ -1,16 +1,12 @@
 """`cleanroomctl status` against `virsh list`, and the daemon's memory against libvirtd's, with ten machines each."""
 
-import json
-import os
 import shutil
-import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from cleanroomd.errors import CleanroomError
-from rigs import namespaces, tiny
+from rigs import tiny
 from rigs.bench.figures import Figure, Spread
+from rigs.bench.sandboxed import enclosure_root, measure
 from rigs.place import default_cache
 
 MACHINES = 10
@@ -51,15 +47,9 @@ def run() -> Iterator[Figure]:
         for number in range(MACHINES)
     ]
     disks = tiny.build(guests, default_cache(), lambda _text: None)
-    with tempfile.TemporaryDirectory(prefix="cleanroom-") as name:
-        root = Path(name)
-        (root / "vault").mkdir()
-        (root / "logs").mkdir()
-        for disk, image in disks.items():
-            (root / f"vault/{disk}.qcow2").symlink_to(image)
-        services = (_SERVICE.format(name=guest.name, address=guest.address) for guest in guests)
-        (root / "plan.toml").write_text(_HEAD + "".join(services), encoding="utf-8")
-        found = _measure(root)
+    services = (_SERVICE.format(name=guest.name, address=guest.address) for guest in guests)
+    with enclosure_root(_HEAD + "".join(services), disks) as root:
+        found = measure("rigs.bench.cli_inside", root)
     runs = len(found["status"])
     status, virsh = Spread.of(found["status"]), Spread.of(found["virsh"])
     yield Figure(
@@ -81,16 +71,3 @@ def run() -> Iterator[Figure]:
         against="libvirtd",
         against_value=theirs.median,
     )
-
-
-def _measure(root: Path) -> dict[str, list[float]]:
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    argv = [sys.executable, "-m", "rigs.bench.cli_inside", str(write_end), str(root)]
-    log = root / "logs/inside.log"
-    with os.fdopen(read_end) as said, namespaces.sandbox(argv, log=log, pass_fds=(write_end,)):
-        os.close(write_end)
-        line = said.readline()
-    if not line:
-        raise CleanroomError("cannot measure the command line: the sandbox ended early", log.read_text()[-2000:])
-    found: dict[str, list[float]] = json.loads(line)
-    return found

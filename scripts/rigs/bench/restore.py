@@ -1,20 +1,15 @@
 """How close a restoration of tiny machines comes to what no order could beat, and to starting them one by one."""
 
-import json
 import os
-import shutil
 import statistics
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cleanroomd.errors import CleanroomError
 from cleanroomd.plan.load import load
 from cleanroomd.restore.order import Outline
 from cleanroomd.restore.timeline import critical_path
-from rigs import namespaces
 from rigs.bench.figures import Figure, Spread
+from rigs.bench.sandboxed import enclosure_root, measure
 from rigs.place import default_cache
 from rigs.scenario import tiny_hospital
 
@@ -54,20 +49,6 @@ def run() -> Iterator[Figure]:
 
 def _measure(plan: Path, disks: Mapping[str, Path], *, only: str) -> dict[str, float]:
     """Service -> seconds from the first launch of the run to ready, in a sandbox of its own."""
-    with tempfile.TemporaryDirectory(prefix="cleanroom-") as name:
-        root = Path(name)
-        (root / "vault").mkdir()
-        (root / "logs").mkdir()
-        for disk, image in disks.items():
-            (root / f"vault/{disk}.qcow2").symlink_to(image)
-        shutil.copyfile(plan, root / "plan.toml")
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        argv = [sys.executable, "-m", "rigs.bench.restore_inside", str(write_end), str(root), only]
-        log = root / "logs/inside.log"
-        with os.fdopen(read_end) as said, namespaces.sandbox(argv, log=log, pass_fds=(write_end,)):
-            os.close(write_end)
-            line = said.readline()
-        if not line:
-            raise CleanroomError("cannot measure a restoration: the sandbox ended early", log.read_text()[-2000:])
-        found: dict[str, float] = json.loads(line)
+    with enclosure_root(plan.read_text(encoding="utf-8"), disks) as root:
+        found: dict[str, float] = measure("rigs.bench.restore_inside", root, only)
         return found
