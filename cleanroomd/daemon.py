@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from cleanroomd.engine.operator import Operator
 from cleanroomd.engine.publisher import Publisher
 from cleanroomd.engine.record import Record, power_on_time
 from cleanroomd.engine.snapshot import look_only, measure_capacity
+from cleanroomd.engine.storage import Storage
 from cleanroomd.errors import CleanroomError, Exit
 from cleanroomd.hardware.udev import DeviceWatch
 from cleanroomd.isolation import links
@@ -97,14 +99,18 @@ async def serve(options: Options) -> None:
         resources.callback(isolation.close)
         probes = ProbeRunner()
         resources.push_async_callback(probes.close)
+        catalog = Catalog(options.root / "vault", unsealed=options.unsealed)
+        crisis = CrisisStore(options.root / "crisis")
+        storage = Storage(outline, catalog, crisis, launcher, wake)
         effects = Effects(
             outline=outline,
             journal=journal,
             record=record,
             isolation=isolation,
             launcher=launcher,
-            crisis=CrisisStore(options.root / "crisis"),
-            catalog=Catalog(options.root / "vault", unsealed=options.unsealed),
+            crisis=crisis,
+            catalog=catalog,
+            storage=storage,
             probes=probes,
             on_answer=answered,
         )
@@ -118,14 +124,19 @@ async def serve(options: Options) -> None:
         for service in await launcher.adopt():
             journal.record(Event.ADOPTED, "adopted, it kept running", service=service)
         capacity = measure_capacity(accelerator.kind, launcher.resident_memory())
+        await storage.look()
         engine = Engine(effects, capacity, power_on=power_on_time(), unsealed=options.unsealed, on_status=on_status)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, engine.end)
         with DeviceWatch(wake):
             async with asyncio.TaskGroup() as tasks:
-                server = tasks.create_task(_control(effects, engine, publisher, options.control))
+                others = (
+                    tasks.create_task(_control(effects, engine, publisher, options.control)),
+                    tasks.create_task(_read_again(options.plan, engine, journal, tell_systemd)),
+                )
                 await engine.run()
-                server.cancel()
+                for other in others:
+                    other.cancel()
         tell_systemd.close()
         journal.record(Event.DAEMON, "cleanroomd ends; every machine runs on")
 
@@ -142,8 +153,30 @@ async def _control(effects: Effects, engine: Engine, publisher: Publisher, path:
         await asyncio.sleep(_CONTROL_AGAIN)
 
 
+async def _read_again(plan: Path, engine: Engine, journal: Journal, tell_systemd: "SystemdNotice") -> None:
+    """At each SIGHUP: a plan that can be read comes into force, one that cannot leaves the one before in force."""
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    while True:
+        await asked.wait()
+        asked.clear()
+        tell_systemd.reloading()
+        try:
+            found = await asyncio.to_thread(load_apart, plan)
+        except CleanroomError as error:
+            journal.record(Event.DAEMON, f"the plan in force stays so: {error.message}", hint=error.hint)
+            engine.keep_plan(error.message)
+        else:
+            journal.record(Event.DAEMON, f"the plan was read again: {len(found.services)} services", plan=found.digest)
+            await engine.take_plan(found)
+        tell_systemd.reloaded()
+
+
 class SystemdNotice:
-    """Tells the service manager: READY once the rules are proven, STATUS in words, WATCHDOG at every round."""
+    """Tells the service manager: READY once the rules are proven, STATUS in words, WATCHDOG at every round.
+
+    A round never waits for a disk, so that what the watchdog ends is a loop that is stuck, not one on a slow disk.
+    """
 
     def __init__(self) -> None:
         self._notifier = sdnotify.SystemdNotifier()
@@ -159,6 +192,15 @@ class SystemdNotice:
             self._ready = True
             notices.append("READY=1")
         self._notifier.notify("\n".join(notices))
+
+    def reloading(self) -> None:
+        """Say that the plan is being read again; sd_notify(3) wants to know since when."""
+        if self._ready:
+            self._notifier.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def reloaded(self) -> None:
+        if self._ready:
+            self._notifier.notify("READY=1")
 
     def close(self) -> None:
         """Say that the end is on purpose."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from cleanroomd.cli.documents import Answer
 from cleanroomd.cli.outcome import SETTLE, Outcome, Request, Restore, Shutdown, Start, Stop, judge
 from cleanroomd.cli.output import print_json
 from cleanroomd.cli.render import change_lines
@@ -86,6 +87,6 @@ async def _follow(statuses: Any, request: Request, before: Status) -> tuple[Outc
 
 def _tell(answer: str, outcome: Outcome | None, *, as_json: bool) -> None:
     if as_json:
-        print_json({"request": answer, "outcome": outcome.text if outcome else None})
+        print_json(Answer(answer, outcome.text if outcome else None))
     else:
         click.echo(outcome.text if outcome else clean(answer))

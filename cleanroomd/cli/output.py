@@ -24,15 +24,34 @@ _AS_JSON = "cleanroomd.cli.as_json"
 _COLOURS = {Mood.GOOD: "green", Mood.BUSY: "yellow", Mood.BAD: "red"}
 
 
-def json_option(function: F) -> F:
-    """`--json`, as the parameter `as_json`; failures are then told in JSON as well."""
+class JsonOption(click.Option):
+    """`--json` of a command that prints `document`."""
+
+    def __init__(self, *names: Any, document: type[Any], **values: Any) -> None:
+        super().__init__(*names, **values)
+        self.document = document
+
+
+def json_option(document: type[Any]) -> Callable[[F], F]:
+    """`--json`, as the parameter `as_json`; failures are then told in JSON as well.
+
+    `document` is the dataclass of what the command prints then. The reference and the manual describe it, so its
+    fields have texts below them, and only ever grow in number.
+    """
 
     def remember(context: click.Context, _: click.Parameter, value: bool) -> bool:  # noqa: FBT001
         context.meta[_AS_JSON] = value
         return value
 
-    option = click.option("--json", "as_json", is_flag=True, callback=remember, help="Print JSON.")
-    return option(function)
+    return click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        cls=JsonOption,
+        document=document,
+        callback=remember,
+        help="Print JSON, for programs.",
+    )
 
 
 def print_json(document: object) -> None:
@@ -50,7 +69,9 @@ def print_error(error: CleanroomError) -> None:
     """To stderr for people, or to stdout in JSON where that was asked for."""
     context = click.get_current_context()
     if context.meta.get(_AS_JSON, False):
-        print_json({"error": error.message, "hint": error.hint})
+        from cleanroomd.cli.documents import Failure
+
+        print_json(Failure(error.message, error.hint))
         return
     click.echo(clean(error.message), err=True)
     if error.hint:

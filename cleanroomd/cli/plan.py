@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cleanroomd.cli.documents import PlanCheck, PlanProblem
 from cleanroomd.cli.output import json_option, print_json
-from cleanroomd.cli.probes import describe_probe
+from cleanroomd.cli.probes import describe_probe, protocol_name
 from cleanroomd.cli.simulate import simulate
 from cleanroomd.errors import Exit
 from cleanroomd.model.plan import DiskKind, Flow, Plan, Probe, Service, Zone
@@ -31,11 +32,11 @@ plan_group.add_command(simulate)
 
 @plan_group.command("check")
 @_FILE
-@json_option
+@json_option(PlanCheck)
 def check(file: Path, *, as_json: bool) -> Exit:
-    """Say every problem of the plan in FILE, each with its line and a way out.
+    """Say what is wrong with the plan in FILE.
 
-    The exit code is 1 when there is one.
+    Every problem at once, each with its line and a way out. The exit code is 1 when there is one.
     """
     # Reading plans takes a validator that the other verbs should not wait for.
     from cleanroomd.plan.load import load
@@ -47,13 +48,7 @@ def check(file: Path, *, as_json: bool) -> Exit:
         _report(error, as_json=as_json)
         return Exit.CANNOT
     if as_json:
-        document = {
-            "file": click.format_filename(file),
-            "problems": [],
-            "services": len(plan.services),
-            "flows": len(plan.flows),
-        }
-        print_json(document)
+        print_json(PlanCheck(click.format_filename(file), (), services=len(plan.services), flows=len(plan.flows)))
     else:
         services, flows = _count(plan.services, "service"), _count(plan.flows, "flow")
         click.echo(f"{click.format_filename(file)}: no problem; {services}, {flows}")
@@ -62,9 +57,13 @@ def check(file: Path, *, as_json: bool) -> Exit:
 
 @plan_group.command("show")
 @_FILE
-@json_option
+@json_option(Plan)
 def show(file: Path, *, as_json: bool) -> Exit:
-    """Say what the plan in FILE restores, and who may talk to whom."""
+    """Say what the plan in FILE restores.
+
+    Its services by priority, what proves each of them ready, and who may talk to whom. The exit code is 1, and the
+    output that of `cleanroomctl plan check`, when the plan has problems.
+    """
     from cleanroomd.plan.load import load
     from cleanroomd.plan.problems import PlanError
 
@@ -82,7 +81,10 @@ def show(file: Path, *, as_json: bool) -> Exit:
 
 @plan_group.command("schema")
 def schema() -> None:
-    """Print the JSON schema of plan files, for editors."""
+    """Print the JSON schema of plan files.
+
+    For editors that check and complete what is written.
+    """
     from cleanroomd.plan.jsonschema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
@@ -140,8 +142,8 @@ def _ports(flow: Flow) -> str:
 
 def _report(error: "PlanError", *, as_json: bool) -> None:
     if as_json:
-        problems = [_plain(problem) for problem in error.problems]
-        print_json({"file": error.source, "problems": problems})
+        problems = tuple(PlanProblem(problem.path, problem.line, problem.message) for problem in error.problems)
+        print_json(PlanCheck(error.source, problems, services=None, flows=None))
         return
     lines = (f"  {problem}" for problem in error.problems)
     click.echo("\n".join([f"{error.source}: {_count(error.problems, 'problem')}", *lines]))
@@ -160,13 +162,9 @@ def _plain(value: object) -> Any:
             return value
         case _ if is_dataclass(value):
             named = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-            return {"protocol": _protocol(value), **named} if isinstance(value, Probe) else named
+            return {"protocol": protocol_name(type(value)), **named} if isinstance(value, Probe) else named
         case _:
             return str(value)
-
-
-def _protocol(probe: Probe) -> str:
-    return type(probe).__name__.removesuffix("Probe").lower()
 
 
 def _size(size: int) -> str:

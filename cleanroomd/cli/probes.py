@@ -1,11 +1,14 @@
 """Readiness probes of a plan, in words."""
 
 import json
+import re
+from typing import Any
 
 from cleanroomd.model.plan import (
     DicomProbe,
     DnsProbe,
     FhirProbe,
+    GuestAgentProbe,
     HttpProbe,
     KerberosProbe,
     LdapProbe,
@@ -17,6 +20,11 @@ from cleanroomd.model.plan import (
     SmbProbe,
     TcpProbe,
 )
+
+
+def protocol_name(kind: type[Any]) -> str:
+    """What JSON calls a kind of probe: "dicom", "quorum"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__.removesuffix("Probe")).lower()
 
 
 def describe_probe(probe: Probe) -> str:
@@ -51,6 +59,8 @@ def describe_probe(probe: Probe) -> str:
             return f"DNS on {probe.transport} {probe.port} answers {probe.record} of {probe.name} ({codes})"
         case MssqlProbe():
             return f"SQL Server on {probe.port} answers"
+        case GuestAgentProbe():
+            return "the guest agent answers (the system runs, which does not show that an application serves)"
         case Quorum():
             return f"{_share(probe)} of ({'; '.join(map(describe_probe, probe.of))})"
 

@@ -165,6 +165,13 @@ def _table(status: Status, columns: int) -> Iterator[Line]:
 
 
 def _detail(service: ServiceStatus) -> str:
+    if not service.kept_aside:
+        return _present(service)
+    sets = "set" if service.kept_aside == 1 else "sets"
+    return f"{_present(service)}; {service.kept_aside} earlier {sets} of crisis data kept aside"
+
+
+def _present(service: ServiceStatus) -> str:
     if service.state is ServiceState.READY:
         parts = [service.proof or service.reason]
         if service.start == "warm":

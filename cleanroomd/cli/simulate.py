@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cleanroomd.cli.documents import Interval, Timeline
 from cleanroomd.cli.output import json_option, print_json
 from cleanroomd.errors import CleanroomError, Exit
 from cleanroomd.model.observed import Capacity, DiskFacts
@@ -61,8 +62,15 @@ def simulate_plan(plan: Plan, *, slots: int, memory: int, durations: Mapping[str
 
 @click.command("simulate")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--slots", type=click.IntRange(1, 1024), default=2, show_default=True, help="Cold starts at one time.")
-@click.option("--memory", metavar="SIZE", help='Memory for all machines, such as "64G"; unlimited if not given.')
+@click.option(
+    "--slots",
+    type=click.IntRange(1, 1024),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="How many services start at one time.",
+)
+@click.option("--memory", metavar="SIZE", help='Memory for all machines, such as "64G"; enough for all if not given.')
 @click.option(
     "--assume",
     metavar="TIME",
@@ -73,11 +81,13 @@ def simulate_plan(plan: Plan, *, slots: int, memory: int, durations: Mapping[str
     type=click.Path(path_type=Path),
     help="Measured durations: state/durations.json of an enclosure that ran this plan.",
 )
-@json_option
+@json_option(Timeline)
 def simulate(
     file: Path, *, slots: int, memory: str | None, assume: str | None, durations: Path | None, as_json: bool
 ) -> Exit:
-    """Say when each service of the plan in FILE would be ready, from measured or assumed durations.
+    """Say when each service would be ready.
+
+    A forecast for the plan in FILE, from measured or assumed durations; nothing is started.
 
     The exit code is 3 when the memory given leaves the plan degraded, and 1 when it leaves it blocked.
     """
@@ -136,15 +146,15 @@ def _bar(span: Span, makespan: float) -> str:
     return "[" + ("." * begin + "=" * (end - begin)).ljust(BAR)[: max(BAR, end)] + "]"
 
 
-def _document(found: Simulation) -> dict[str, object]:
-    return {
-        "verdict": found.verdict.kind.value,
-        "summary": found.verdict.summary,
-        "makespan": found.makespan,
-        "bound": found.bound,
-        "assumed": list(found.assumed),
-        "services": [{"name": name, "start": span.start, "ready": span.ready} for name, span in found.spans.items()],
-    }
+def _document(found: Simulation) -> Timeline:
+    return Timeline(
+        verdict=found.verdict.kind,
+        summary=found.verdict.summary,
+        makespan=found.makespan,
+        bound=found.bound,
+        assumed=found.assumed,
+        services=tuple(Interval(name, start=span.start, ready=span.ready) for name, span in found.spans.items()),
+    )
 
 
 def _read_durations(path: Path) -> dict[str, float]:

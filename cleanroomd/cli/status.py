@@ -6,14 +6,14 @@ from cleanroomd.cli.output import columns, json_option, print_json, print_lines
 from cleanroomd.cli.render import status_lines
 from cleanroomd.control.client.once import read_status
 from cleanroomd.errors import Exit
-from cleanroomd.model.status import RunState
+from cleanroomd.model.status import RunState, Status
 
 _EXITS = {RunState.DEGRADED: Exit.DEGRADED, RunState.HALTED: Exit.CANNOT}
 
 
 @click.command()
 @click.option("--watch", is_flag=True, help="Go on showing it as it changes, until Ctrl-C.")
-@json_option
+@json_option(Status)
 @click.pass_obj
 def status(path: str, *, watch: bool, as_json: bool) -> Exit:
     """Show what works, what does not yet and why, and what to do next.

@@ -38,6 +38,19 @@ class Verbs(click.Group):
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """click suggests what was meant only from commands that it has loaded."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib  # which only mistakes need
+
+            for near in difflib.get_close_matches(args[0], _VERBS, n=1):
+                raise click.UsageError(f"{error.message} Did you mean '{near}'?", ctx) from error
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             result = super().invoke(ctx)
@@ -67,6 +80,8 @@ class Verbs(click.Group):
 @click.pass_context
 def cli(context: click.Context, socket: str) -> None:
     """See and steer a recovery enclosure.
+
+    Begin with `cleanroomctl status`: it says what works, what does not yet and why, and what to do next.
 
     Exit codes: 0 done, 1 cannot, 2 wrong usage, 3 degraded.
     """

@@ -30,9 +30,12 @@ class Enclosure(Protocol):
         """Stops all machines, in reverse order."""
         ...
 
-    def journal(self, *, follow: bool) -> AsyncIterator[Mapping[str, object]]:
+    def journal(
+        self, *, follow: bool, last: int | None = None, service: str = ""
+    ) -> AsyncIterator[Mapping[str, object]]:
         """The run journal from its beginning; with `follow` it goes on as entries are written.
 
+        With `service` only the entries about that service; with `last` at most so many of those that are there already.
         The keys `time` (Unix time), `event`, `service` and `text` have their meaning here, all others
         are fields of the entry. An entry is asked for only when the one before has been sent.
         """

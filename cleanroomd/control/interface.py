@@ -6,10 +6,12 @@ An instance serves one connection.
 import difflib
 import json
 import logging
+import sys
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import cast
 
 from asyncvarlink import LastResult, TypedVarlinkErrorReply, VarlinkInterface, varlinkmethod
+from asyncvarlink.serviceinterface import InvalidParameter
 
 from cleanroomd.control.access import Peer, Verb, may, who_may
 from cleanroomd.control.enclosure import Enclosure
@@ -118,10 +120,19 @@ class ControlInterface(VarlinkInterface, name=NAME):
         return await self._asked("shut down", self._enclosure.shutdown())
 
     @varlinkmethod(return_parameter="entry", return_type=_MAYBE_ENTRY, delay_generator=False)
-    async def ReadJournal(self, *, follow: bool) -> AsyncIterator[JournalEntry | None]:  # noqa: N802
-        """The entries of the run journal; the last reply has none. With follow it waits for more."""
+    async def ReadJournal(  # noqa: N802
+        self, *, follow: bool, last: int | None = None, service: str | None = None
+    ) -> AsyncIterator[JournalEntry | None]:
+        """The entries of the run journal; the last reply has none. With follow it waits for more.
+
+        With service only those about it; with last at most so many of those that are there already, 0 for none.
+        """
         self._check(Verb.JOURNAL)
-        async for entry in self._enclosure.journal(follow=follow):
+        if last is not None and last not in range(sys.maxsize):
+            raise InvalidParameter(parameter="last")
+        if service is not None:
+            self._known(service)
+        async for entry in self._enclosure.journal(follow=follow, last=last, service=service or ""):
             yield journal_entry(entry)
         raise LastResult(None)
 

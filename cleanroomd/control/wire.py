@@ -24,11 +24,13 @@ class JournalEntry:
     time: float
     """Unix time, 0 when the entry has none."""
     text: str
+    """What happened, in words."""
     event: str
     """The kind of event, for programs: "step-failed"."""
     service: str
     """"" when the entry is about the whole enclosure."""
     fields: dict[str, str]
+    """What else the event has to say, by name."""
 
 
 @functools.cache

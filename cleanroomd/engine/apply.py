@@ -6,9 +6,11 @@ from cleanroomd.model.steps import (
     ApplyRules,
     DeclareReady,
     FailAttempt,
+    FallBack,
     LaunchMachine,
     MakeTap,
     RunMachine,
+    SetAside,
     SetLink,
     Step,
     StopMachine,
@@ -16,7 +18,7 @@ from cleanroomd.model.steps import (
     WatchReadiness,
 )
 
-LongStep = LaunchMachine | RunMachine | FailAttempt | StopMachine
+LongStep = LaunchMachine | RunMachine | DeclareReady | FailAttempt | SetAside | FallBack | StopMachine
 """Steps that run as tasks of their own: the loop never waits for one."""
 
 
@@ -35,6 +37,10 @@ async def apply(step: Step, effects: Effects) -> None:
             await starting.run(step, effects)
         case FailAttempt():
             await ending.fail_attempt(step, effects)
+        case SetAside():
+            await ending.set_aside(step, effects)
+        case FallBack():
+            await ending.fall_back(step, effects)
         case StopMachine():
             await ending.stop(step, effects)
         case WatchReadiness():

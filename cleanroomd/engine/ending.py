@@ -3,11 +3,19 @@
 from cleanroomd.engine.effects import Effects
 from cleanroomd.engine.journal import Event
 from cleanroomd.model.observed import MachinePhase
-from cleanroomd.model.steps import FailAttempt, StopMachine
+from cleanroomd.model.steps import FailAttempt, FallBack, SetAside, StopMachine
 
 
 async def fail_attempt(step: FailAttempt, effects: Effects) -> None:
     await effects.fail(step.service, step.reason)
+
+
+async def fall_back(step: FallBack, effects: Effects) -> None:
+    await effects.fall_back(step.service, step.reason)
+
+
+async def set_aside(step: SetAside, effects: Effects) -> None:
+    await effects.set_aside(step.service)
 
 
 async def stop(step: StopMachine, effects: Effects) -> None:

@@ -2,7 +2,7 @@
 
 The file state/journal.jsonl below the daemon's root holds one JSON object a line: `time` (Unix time), `boottime`
 (CLOCK_BOOTTIME), both in seconds, `event`, `text`, `service` where the entry is about one, and whatever else the
-event has to say. At 16 MiB it becomes state/journal.jsonl.1, in the place of the one before.
+event has to say. At 16 MiB it becomes state/journal.jsonl.1, in the place of the one before; both are read.
 
 Where systemd's journal runs it gets every entry too, under the identifier cleanroomd: MESSAGE_ID as below,
 CLEANROOM_EVENT, CLEANROOM_SERVICE, and each further field in capitals after CLEANROOM_. Priority is 3 (error) for
@@ -13,11 +13,12 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 _LARGEST_FILE = 16 << 20
 _LONGEST_LINE = 1 << 20
@@ -60,11 +61,31 @@ MESSAGE_IDS = {
 }
 
 
+ADVICE = {
+    Event.WAKE_UP: "nothing.",
+    Event.STEP: "nothing; a step that fails is told as such.",
+    Event.STEP_FAILED: "read why. The daemon goes on, and tries again by itself where that can help; `cleanroomctl "
+    "status` says whether anything is left for you to do.",
+    Event.SERVICE: "nothing while services come up. For one that failed or is blocked, `cleanroomctl status` says why "
+    "and what helps, and `cleanroomctl start SERVICE` tries it again.",
+    Event.RUN: "nothing when everything is restored or on its way. After DEGRADED or HALTED, `cleanroomctl status` "
+    "names the services that are missing, and what to do first.",
+    Event.ISOLATION: "while isolation is not proven nothing more starts or opens, and the daemon writes the rules "
+    "again by itself. If that lasts, unplug the uplink and restart the enclosure.",
+    Event.OPERATOR: "nothing, if it was you or a colleague; only root and members of the group cleanroom can ask.",
+    Event.ADOPTED: "nothing.",
+    Event.DAEMON: "nothing when it begins or ends. After a fault, `journalctl --unit cleanroomd` has what a developer "
+    "needs to know; the machines run on.",
+}
+"""What to do about an entry, as the end of a sentence: for systemd's message catalog and the reference."""
+
+
 class Journal:
     """Appends to a file of JSON lines, and to systemd's journal where there is one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._before = path.with_name(path.name + ".1")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: TextIO | None = None
         self._open()
@@ -94,25 +115,34 @@ class Journal:
         self._wakers.add(task)
         task.add_done_callback(self._wakers.discard)
 
-    async def entries(self, *, follow: bool) -> AsyncIterator[Mapping[str, object]]:
-        """Every entry of the current file, then with `follow` each new one as it comes, in whichever file."""
-        while True:
-            with self._path.open(encoding="utf-8", errors="replace") as stream:
-                partial = ""
-                while True:
-                    seen = self._entries
-                    left = not _is_at(stream, self._path)
-                    while line := stream.readline(_LONGEST_LINE):
-                        partial += line
-                        if partial.endswith("\n"):
-                            yield _parse(partial)
-                            partial = ""
-                    if not follow:
-                        return
-                    if left:
-                        break
-                    async with self._grown:
-                        await self._grown.wait_for(lambda seen=seen: self._entries != seen)  # type: ignore[misc]
+    async def entries(
+        self, *, follow: bool, last: int | None = None, service: str = ""
+    ) -> AsyncIterator[Mapping[str, object]]:
+        """The entries of the file before and of the current one, then with `follow` each new one as it comes.
+
+        With `service` only those about it; with `last` at most so many of those that are there already.
+        """
+        mark = f'"service": {json.dumps(service, ensure_ascii=False)}'.encode() if service else b""
+        with ExitStack() as opened:
+            readers = [_Reader(opened.enter_context(path.open("rb"))) for path in self._files()]
+            if last is not None:
+                # In a thread: reading it all may take longer than the loop should be away from the machines.
+                await asyncio.to_thread(_skip_to_last, readers, last, mark)
+            while True:
+                seen = self._entries
+                left = not readers[-1].is_at(self._path) if readers else self._path.exists()
+                for reader in readers:
+                    for line in reader.lines():
+                        if mark in line:
+                            yield _parse(line)
+                if not follow:
+                    return
+                if left:
+                    opened.close()
+                    readers = [_Reader(opened.enter_context(self._path.open("rb")))]
+                    continue
+                async with self._grown:
+                    await self._grown.wait_for(lambda seen=seen: self._entries != seen)  # type: ignore[misc]
 
     def close(self) -> None:
         if self._file is not None:
@@ -125,6 +155,10 @@ class Journal:
         async with self._grown:
             self._grown.notify_all()
 
+    def _files(self) -> list[Path]:
+        """Those that exist, in the order of their entries; the current one appears with its first entry."""
+        return [path for path in (self._before, self._path) if path.exists()]
+
     def _append(self, line: str) -> None:
         if self._file is None:
             self._open()
@@ -134,7 +168,7 @@ class Journal:
             self._file.write(line)
             self._file.flush()
             if self._file.tell() > _LARGEST_FILE:
-                self._path.replace(self._path.with_name(self._path.name + ".1"))
+                self._path.replace(self._before)
                 self.close()
         except OSError:
             # Closed, so that what could not be written does not stand in front of later entries.
@@ -152,27 +186,61 @@ class Journal:
                 opened.write("\n")
 
 
+class _Reader:
+    """Reads the whole lines of one file of the journal as they are written."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._partial = b""
+
+    def is_at(self, path: Path) -> bool:
+        """Whether `path` still names the file."""
+        try:
+            return os.path.samestat(os.fstat(self._stream.fileno()), path.stat())
+        except OSError:
+            # Between two files: the next one appears with the next entry.
+            return True
+
+    def lines(self) -> Iterator[bytes]:
+        """Those that follow the ones read before."""
+        while part := self._stream.readline(_LONGEST_LINE):
+            self._partial += part
+            if self._partial.endswith(b"\n"):
+                line, self._partial = self._partial, b""
+                yield line
+
+    def skip_to_last(self, count: int, mark: bytes) -> int:
+        """Go on with the last `count` lines that hold `mark`, or as many as there are; returns their number."""
+        places: deque[int] = deque(maxlen=count)
+        place = 0
+        for line in self.lines():
+            if mark in line:
+                places.append(place)
+            place += len(line)
+        self._stream.seek(places[0] if places else place)
+        self._partial = b""
+        return len(places)
+
+
+def _skip_to_last(readers: Sequence[_Reader], count: int, mark: bytes) -> None:
+    """As one file: what the newest has too few of, the ones before it have."""
+    for reader in reversed(readers):
+        count -= reader.skip_to_last(count, mark)
+
+
 def _ends_a_line(path: Path) -> bool:
     with path.open("rb") as stream:
         stream.seek(-1, os.SEEK_END)
         return stream.read() == b"\n"
 
 
-def _is_at(stream: TextIO, path: Path) -> bool:
-    """Whether `path` still names the file that `stream` reads."""
+def _parse(line: bytes) -> Mapping[str, object]:
+    text = line.decode(errors="replace")
     try:
-        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
-    except OSError:
-        # Between two files: the next one appears with the next entry.
-        return True
-
-
-def _parse(line: str) -> Mapping[str, object]:
-    try:
-        entry = json.loads(line)
+        entry = json.loads(text)
     except ValueError:
         entry = None
-    return entry if isinstance(entry, dict) else {"event": "unreadable", "text": line.strip()[:200]}
+    return entry if isinstance(entry, dict) else {"event": "unreadable", "text": text.strip()[:200]}
 
 
 def _send_to_systemd(event: Event, text: str, service: str, fields: Mapping[str, str | float]) -> None:

@@ -12,8 +12,10 @@ from cleanroomd.engine.snapshot import observe
 from cleanroomd.errors import CleanroomError, IsolationError, MachineError
 from cleanroomd.machine.launcher import now
 from cleanroomd.model.observed import Capacity, Observed
+from cleanroomd.model.plan import Plan, StartKind
 from cleanroomd.model.status import Status
 from cleanroomd.model.steps import ApplyRules, LaunchMachine, MakeTap, RunMachine, Step
+from cleanroomd.restore.order import Outline
 from cleanroomd.restore.reconcile import reconcile
 from cleanroomd.restore.report import report
 
@@ -21,6 +23,8 @@ _LOOK_AGAIN = 1.0
 """Longest sleep, seconds: what no event tells (carrier, lost events, ageing proofs) is seen after that."""
 _COALESCE = 0.01
 _STUMBLES_ALLOWED = 5
+_LONGEST_PROBLEM = 300
+"""Characters that a status gives to what is wrong with a plan; the journal has all of it."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +49,7 @@ class Engine:
         self._dirty = asyncio.Event()
         self._reasons: list[str] = []
         self._tasks: dict[str, tuple[Step, asyncio.Task[None]]] = {}
+        self._plan_problem = ""
         self._refused: dict[str, str] = {}
         """Steps that failed when they were tried last -> why; a plan has few of them."""
         self._wake_at: float | None = None
@@ -92,6 +97,27 @@ class Engine:
         self._ended = True
         self.wake("the daemon is asked to end")
 
+    async def take_plan(self, plan: Plan) -> None:
+        """From the next round on `plan` is in force; machines run on as they were made until they are started again."""
+        effects = self._effects
+        outline = Outline(plan)
+        await effects.storage.switch(outline)
+        before, effects.outline = effects.outline, outline
+        self._plan_problem = ""
+        for name in effects.probes.watched():
+            old, new = before.services.get(name), effects.outline.services.get(name)
+            if new is None or old is None or (old.ready, old.address) != (new.ready, new.address):
+                # Asked anew in the next round, in the words of the plan in force.
+                effects.probes.unwatch(name)
+                effects.answers.pop(name, None)
+        self.wake("the plan was read again")
+
+    def keep_plan(self, problem: str) -> None:
+        """The plan could not be read again; the one in force stays so, and the status says why."""
+        words = " ".join(problem.split())
+        self._plan_problem = words if len(words) <= _LONGEST_PROBLEM else f"{words[:_LONGEST_PROBLEM]}..."
+        self.wake("the plan could not be read again")
+
     def observe(self) -> Observed:
         busy = {name: step for name, (step, _) in self._tasks.items()}
         return observe(self._effects, self._capacity, power_on=self._power_on, busy=busy)
@@ -99,7 +125,7 @@ class Engine:
     async def _round(self) -> bool:
         """One turn; True if something was done at once, so that another look is due."""
         outline = self._effects.outline
-        self._effects.launcher.bound_logs()
+        self._effects.storage.look_soon()
         observed = self.observe()
         turn = reconcile(outline, observed)
         self._wake_at = turn.wake_at
@@ -118,7 +144,7 @@ class Engine:
         if done or turn.steps:
             observed = self.observe()
             turn = reconcile(outline, observed)
-        self._on_status(report(outline, observed, turn, unsealed=self._unsealed))
+        self._on_status(report(outline, observed, turn, unsealed=self._unsealed, plan_problem=self._plan_problem))
         return done
 
     async def _apply_now(self, step: Step) -> bool:
@@ -174,12 +200,26 @@ class Engine:
         try:
             if isinstance(step, LaunchMachine) and await self._found_running(step.service):
                 return
-            if isinstance(step, LaunchMachine | RunMachine):
+            if isinstance(step, LaunchMachine) and step.start is StartKind.WARM:
+                await self._effects.fall_back(step.service, error.message)
+            elif isinstance(step, LaunchMachine):
                 await self._effects.fail(step.service, error.message)
+            elif isinstance(step, RunMachine):
+                await self._run_failed(step.service, error.message)
+            else:
+                # The next round wants the same again, and what is missing takes time to come back.
+                await asyncio.sleep(_LOOK_AGAIN)
         except CleanroomError as second:
             self._note_failure(step, second)
         except OSError as second:
             self._note_failure(step, MachineError(f"cannot end {step.service}: {second.strerror or second}"))
+
+    async def _run_failed(self, service: str, reason: str) -> None:
+        facts = self._effects.launcher.facts().get(service)
+        if facts is not None and facts.start is StartKind.WARM and facts.ready_at is None:
+            await self._effects.fall_back(service, reason)
+        else:
+            await self._effects.fail(service, reason)
 
     async def _found_running(self, service: str) -> bool:
         """Whether a launch failed because a machine of an earlier daemon holds the place; it is ours from now on."""

@@ -30,7 +30,7 @@ class Operator:
         outline = self._effects.outline
         self._know(service)
         wanted = [name for name in outline.start_order if name in outline.needs_of((service,))]
-        self._ask(wanted, Intent.RUN, f"start {service}")
+        await self._ask(wanted, Intent.RUN, f"start {service}")
         others = [name for name in wanted if name != service]
         return f"{service} is being started" + (f", after {', '.join(others)}" if others else "")
 
@@ -39,24 +39,26 @@ class Operator:
         outline = self._effects.outline
         self._know(service)
         wanted = [name for name in outline.start_order if name in outline.needed_by((service,))]
-        self._ask(wanted, Intent.STOP, f"stop {service}")
+        await self._ask(wanted, Intent.STOP, f"stop {service}")
         others = [name for name in wanted if name != service]
         return f"{service} is being stopped" + (f", after {', '.join(others)}" if others else "")
 
     async def restore(self) -> str:
         """Start everything that is not running; earlier failures no longer count."""
         names = self._effects.outline.start_order
-        self._ask(names, Intent.RUN, "restore")
+        await self._ask(names, Intent.RUN, "restore")
         return f"{len(names)} services are being restored"
 
     async def shutdown(self) -> str:
         """Stop every machine, in reverse order; the daemon stays, and says when it is done."""
         names = self._effects.outline.start_order
-        self._ask(names, Intent.STOP, "shutdown")
+        await self._ask(names, Intent.STOP, "shutdown")
         return f"{len(names)} services are being stopped, in reverse order"
 
-    def journal(self, *, follow: bool) -> AsyncIterator[Mapping[str, object]]:
-        return self._effects.journal.entries(follow=follow)
+    def journal(
+        self, *, follow: bool, last: int | None = None, service: str = ""
+    ) -> AsyncIterator[Mapping[str, object]]:
+        return self._effects.journal.entries(follow=follow, last=last, service=service)
 
     def _know(self, service: str) -> None:
         if service not in self._effects.outline.services:
@@ -65,10 +67,10 @@ class Operator:
                 f"the plan has {', '.join(self._effects.outline.start_order)}",
             )
 
-    def _ask(self, names: Iterable[str], intent: Intent, request: str) -> None:
+    async def _ask(self, names: Iterable[str], intent: Intent, request: str) -> None:
         services = tuple(names)
-        if intent is Intent.RUN:
-            self._effects.record.clear_failures(services)
-        self._effects.record.set_intents(services, intent)
         self._effects.journal.record(Event.OPERATOR, f"asked to {request}")
+        if intent is Intent.RUN:
+            await self._effects.record.clear_failures(services)
+        await self._effects.record.set_intents(services, intent)
         self._engine.wake(f"operator: {request}")

@@ -1,13 +1,14 @@
 """What a restarted daemon must find again: failures and intents of this power-on, durations of earlier runs."""
 
+import asyncio
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from cleanroomd.durable import read_json, write_json
-from cleanroomd.model.observed import Failure, Intent
+from cleanroomd.model.observed import Failure, Fallback, Intent
 
 _LONGEST_REASON = 500
 
@@ -33,6 +34,7 @@ def _pid1_start_ticks() -> int:
 class Record:
     """Files below `run` are of this power-on, those below `state` outlive it.
 
+    What is noted holds at once; the call returns once it is on the disk, which the loop need not wait for.
     A file that cannot be written (a full disk) is a loss to the next daemon only: this one goes on with what it
     knows, since whoever asks for a shutdown then needs it most.
     """
@@ -44,37 +46,61 @@ class Record:
         state.mkdir(parents=True, exist_ok=True)
         self._begin_power_on()
         self.failures: dict[str, tuple[Failure, ...]] = dict(_failures(read_json(run / "failures.json")))
+        self.fallbacks: dict[str, Fallback] = dict(_fallbacks(read_json(run / "fallbacks.json")))
         self.intents: dict[str, Intent] = dict(_intents(read_json(run / "intents.json")))
         self.durations: dict[str, float] = dict(_durations(read_json(state / "durations.json")))
+        self._writing = asyncio.Lock()
 
-    def add_failure(self, service: str, failure: Failure) -> None:
+    async def add_failure(self, service: str, failure: Failure) -> None:
         reason = failure.reason[:_LONGEST_REASON]
         self.failures[service] = (*self.failures.get(service, ()), Failure(failure.at, reason))
-        self._write_failures()
+        await self._write_failures()
 
-    def clear_failures(self, services: Iterable[str]) -> None:
-        found = [service for service in services if self.failures.pop(service, None) is not None]
-        if found:
-            self._write_failures()
+    async def set_fallback(self, service: str, fallback: Fallback) -> None:
+        self.fallbacks[service] = fallback
+        await self._write_fallbacks()
 
-    def set_intents(self, services: Iterable[str], intent: Intent) -> None:
+    async def clear_failures(self, services: Iterable[str]) -> None:
+        """Failures, and warm starts that came to nothing, no longer count."""
+        names = tuple(services)
+        if [name for name in names if self.failures.pop(name, None) is not None]:
+            await self._write_failures()
+        done = [name for name in names if name in self.fallbacks and self.fallbacks[name].complete]
+        for name in done:
+            del self.fallbacks[name]
+        if done:
+            await self._write_fallbacks()
+
+    async def set_intents(self, services: Iterable[str], intent: Intent) -> None:
         self.intents.update(dict.fromkeys(services, intent))
-        _keep(self._run / "intents.json", {name: value.value for name, value in self.intents.items()})
+        await self._keep(self._run / "intents.json", lambda: {name: each.value for name, each in self.intents.items()})
 
-    def set_duration(self, service: str, seconds: float) -> None:
+    async def set_duration(self, service: str, seconds: float) -> None:
         self.durations[service] = round(seconds, 3)
-        _keep(self._state / "durations.json", dict(self.durations))
+        await self._keep(self._state / "durations.json", lambda: dict(self.durations))
 
-    def _write_failures(self) -> None:
-        document = {name: [asdict(failure) for failure in known] for name, known in self.failures.items()}
-        _keep(self._run / "failures.json", document)
+    async def _write_failures(self) -> None:
+        await self._keep(
+            self._run / "failures.json",
+            lambda: {name: [asdict(failure) for failure in known] for name, known in self.failures.items()},
+        )
+
+    async def _write_fallbacks(self) -> None:
+        await self._keep(
+            self._run / "fallbacks.json", lambda: {name: asdict(each) for name, each in self.fallbacks.items()}
+        )
+
+    async def _keep(self, path: Path, document: Callable[[], Mapping[str, object]]) -> None:
+        """One at a time, so that the newest is what stays; what has come since is in it."""
+        async with self._writing:
+            await asyncio.to_thread(_keep, path, document())
 
     def _begin_power_on(self) -> None:
         """Forget what was said before the power went off: powering on asks for everything again."""
         marker = self._run / "power-on.json"
         identity = power_on_identity()
         if read_json(marker).get("identity") != identity:
-            for name in ("failures.json", "intents.json"):
+            for name in ("failures.json", "fallbacks.json", "intents.json"):
                 (self._run / name).unlink(missing_ok=True)
             _keep(marker, {"identity": identity})
 
@@ -97,6 +123,12 @@ def _failures(document: Mapping[str, object]) -> Iterable[tuple[str, tuple[Failu
                     if isinstance(entry, dict) and isinstance(entry.get("at"), int | float) and "reason" in entry
                 ),
             )
+
+
+def _fallbacks(document: Mapping[str, object]) -> Iterable[tuple[str, Fallback]]:
+    for name, known in document.items():
+        if isinstance(known, dict) and isinstance(known.get("reason"), str):
+            yield name, Fallback(known["reason"], known.get("complete") is True)
 
 
 def _intents(document: Mapping[str, object]) -> Iterable[tuple[str, Intent]]:

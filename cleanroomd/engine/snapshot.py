@@ -37,7 +37,6 @@ def _available_memory() -> int:
 
 def observe(effects: Effects, capacity: Capacity, *, power_on: float, busy: Mapping[str, Step]) -> Observed:
     """Look at everything; nothing is remembered from the round before but what the effects hold themselves."""
-    plan = effects.outline.plan
     isolation = effects.isolation
     isolation.check()
     paths = {device.name: device.path for device in network_devices()}
@@ -51,8 +50,9 @@ def observe(effects: Effects, capacity: Capacity, *, power_on: float, busy: Mapp
         isolation_problem=isolation.problem,
         rules_retry_at=isolation.retry_at,
         foreign_changes=isolation.foreign_changes,
-        disks={disk.name: effects.catalog.disk(disk.name).facts for service in plan.services for disk in service.disks},
-        overlays={service.name: effects.crisis.facts(service.name) for service in plan.services},
+        disks=effects.storage.newest.disks,
+        overlays=effects.storage.newest.overlays,
+        fallbacks=dict(effects.record.fallbacks),
         machines=effects.launcher.facts(),
         probes=dict(effects.answers),
         watched=effects.probes.watched(),
@@ -72,5 +72,5 @@ def look_only(plan: Plan, catalog: Catalog, crisis: CrisisStore, capacity: Capac
         capacity=capacity,
         interfaces=interfaces(paths),
         disks={disk.name: catalog.disk(disk.name).facts for service in plan.services for disk in service.disks},
-        overlays={service.name: crisis.facts(service.name) for service in plan.services},
+        overlays=crisis.facts(service.name for service in plan.services),
     )

@@ -19,6 +19,7 @@ are asked each time, so that a module that was loaded or a permission that was g
 """
 
 import asyncio
+import errno
 import logging
 import os
 import re
@@ -33,6 +34,7 @@ from pathlib import Path
 from cleanroomd.durable import read_json, write_json
 from cleanroomd.errors import MachineError
 from cleanroomd.machine.arguments import CPU_MODEL, MACHINE_TYPE
+from cleanroomd.machine.causes import way_out
 from cleanroomd.model.units import format_duration
 
 GUEST = bytes.fromhex(
@@ -199,7 +201,8 @@ async def qemu_version(qemu: Path) -> str:
     try:
         finished = await _run((str(binary), "--version"), deadline=_VERSION_DEADLINE)
     except OSError as error:
-        raise MachineError(f"cannot run QEMU ({binary}): {error.strerror}", _HINT) from error
+        hint = _HINT if error.errno == errno.ENOENT else way_out(error)
+        raise MachineError(f"cannot run QEMU ({binary}): {error.strerror}", hint) from error
     match = re.match(r"QEMU emulator version (\d[^\n]{0,100})", finished.untrusted_output)
     if finished.code != 0 or match is None:
         raise MachineError(

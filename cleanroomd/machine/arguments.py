@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,10 +50,15 @@ class DiskImage:
 class Handles:
     """File descriptors that QEMU inherits: it opens no tap and binds no socket by itself."""
 
-    tap: int
+    taps: tuple[int, ...]
+    """One for each network card, the first one first."""
     qmp: int
     tools: int
     agent: int
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        return (*self.taps, self.qmp, self.tools, self.agent)
 
 
 def pid_file(directory: Path) -> Path:
@@ -94,8 +100,7 @@ def qemu_arguments(
         *("-mon", "chardev=tools,mode=control"),
         *("-chardev", f"file,id=console,path={_escape(directory / 'console.log')},append=on"),
         *("-serial", "chardev:console"),
-        *("-netdev", f"tap,id=net0,fd={handles.tap},vhost=off"),
-        *("-device", f"{_NIC_DEVICES[service.nic]},netdev=net0,mac={service.mac},romfile="),
+        *_network(service, handles.taps),
         *("-device", "virtio-serial-pci"),
         *("-chardev", f"socket,id=agent,fd={handles.agent},server=on,wait=off"),
         *("-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"),
@@ -123,6 +128,12 @@ def _board(service: Service, variables: Path | None) -> tuple[str, ...]:
         *("-blockdev", json.dumps({"node-name": "variables", "driver": "raw", "file": store})),
         *("-machine", f"{kind},pflash0=firmware,pflash1=variables"),
     )
+
+
+def _network(service: Service, taps: tuple[int, ...]) -> Iterator[str]:
+    for index, (card, tap) in enumerate(zip(service.cards, taps, strict=True)):
+        yield from ("-netdev", f"tap,id=net{index},fd={tap},vhost=off")
+        yield from ("-device", f"{_NIC_DEVICES[card.model]},netdev=net{index},mac={card.mac},romfile=")
 
 
 def _attached(controller: Controller, index: int) -> str:

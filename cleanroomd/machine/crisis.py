@@ -6,21 +6,27 @@ The same holds for what a machine's UEFI firmware remembers, such as which syste
 """
 
 import asyncio
+import errno
 import os
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from cleanroomd.durable import make_directories, read_json, sync_directory, write_json
 from cleanroomd.errors import MachineError
 from cleanroomd.machine.arguments import UEFI_CODE, DiskImage
+from cleanroomd.machine.causes import in_words, way_out
 from cleanroomd.model.observed import OverlayFacts
 
 UEFI_VARIABLES = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 """What the firmware `UEFI_CODE` remembers when it has never run."""
 
 _MARK = "ran"
+_OPENED = "opened"
+_ASIDE = ".aside-"
+"""Between a service and a number: no service's name has a dot in it."""
 _CREATE_DEADLINE = 60.0
 _REAP_GRACE = 5.0
 
@@ -48,16 +54,22 @@ class CrisisStore:
         """What the UEFI firmware of `service` remembers, where it has such firmware."""
         return self._directory / service / "uefi-vars.fd"
 
-    def facts(self, service: str) -> OverlayFacts:
-        """An answer that cannot be had is "marked": the one that keeps everything as it is."""
+    def facts(self, services: Iterable[str]) -> dict[str, OverlayFacts]:
+        """Service -> its overlays. What cannot be learned is "opened": the answer that keeps everything as it is."""
+        aside: Counter[str] = Counter()
+        with suppress(OSError):
+            aside.update(entry.name.partition(_ASIDE)[0] for entry in self._directory.iterdir() if _ASIDE in entry.name)
+        return {service: self._facts(service, aside[service]) for service in services}
+
+    def _facts(self, service: str, aside: int) -> OverlayFacts:
         try:
             names = [entry.name for entry in (self._directory / service).iterdir()]
         except FileNotFoundError:
-            return OverlayFacts()
+            return OverlayFacts(aside=aside)
         except OSError:
-            return OverlayFacts(exists=True, marked=True)
+            return OverlayFacts(exists=True, marked=True, opened=True, aside=aside)
         overlays = any(name.endswith(".qcow2") and not name.startswith(".") for name in names)
-        return OverlayFacts(exists=overlays, marked=_MARK in names)
+        return OverlayFacts(exists=overlays, marked=_MARK in names, opened=_OPENED in names, aside=aside)
 
     async def prepare(self, service: str, disks: tuple[DiskImage, ...], *, variables: Path | None = None) -> None:
         """Make the overlays, and `variables` for UEFI, that do not exist yet; what does is left exactly as it is.
@@ -66,6 +78,17 @@ class CrisisStore:
         else, and a fresh overlay would hide that. And when the image below an overlay is no longer the one that
         it was made on: an overlay holds the blocks that differ, so that another image below it makes both worthless.
         """
+        # In threads: a disk that is slow to write costs this service its time, and nobody else.
+        with in_words(f"keep crisis data of {service}"):
+            missing = await asyncio.to_thread(self._prepare_folder, service, disks, variables)
+            for disk in disks:
+                if disk in missing:
+                    await self._create(disk)
+                else:
+                    await asyncio.to_thread(_check_base, service, disk)
+
+    def _prepare_folder(self, service: str, disks: tuple[DiskImage, ...], variables: Path | None) -> list[DiskImage]:
+        """All but the overlays; those that are missing."""
         folder = self._directory / service
         make_directories(folder, durable_below=self._directory.parent)
         missing = [disk for disk in disks if not _is_there(disk.overlay)]
@@ -74,13 +97,27 @@ class CrisisStore:
                 f"cannot start {service}: its crisis data for disk {missing[0].name} are gone",
                 f"put {missing[0].overlay} back; nothing was started, so that nothing is written beside it",
             )
+        for disk in missing:
+            self._look_elsewhere(service, disk)
         if variables is not None:
             self._prepare_variables(service, variables)
-        for disk in disks:
-            if disk in missing:
-                await self._create(disk)
-            else:
-                _check_base(service, disk)
+        return missing
+
+    def _look_elsewhere(self, service: str, disk: DiskImage) -> None:
+        """A service that was renamed in the plan must not begin anew beside what care wrote under its old name."""
+        for folder in sorted(self._directory.iterdir()):
+            elsewhere = folder / disk.overlay.name
+            if (
+                folder.name != service
+                and _ASIDE not in folder.name
+                and _is_there(elsewhere)
+                and _is_there(folder / _MARK)
+            ):
+                raise MachineError(
+                    f"cannot start {service}: care wrote to disk {disk.name} as service {folder.name} before",
+                    f"if {service} is its new name, stop {folder.name} and rename {folder} to"
+                    f" {folder.with_name(service)}; if those data are not needed, move {folder} away",
+                )
 
     def _prepare_variables(self, service: str, variables: Path) -> None:
         if not self._uefi_code.is_file():
@@ -104,11 +141,40 @@ class CrisisStore:
 
     def mark(self, service: str, facts: Mapping[str, object]) -> None:
         """Write the `ran` mark, durably; to be called before the first instruction, every time."""
-        if _is_there(self._mark(service)):
-            # A daemon that was killed between the mark and this may have left it where a power cut takes it.
-            sync_directory(self._directory / service)
+        with in_words(f"run {service}"):
+            if _is_there(self._mark(service)):
+                # A daemon that was killed between the mark and this may have left it where a power cut takes it.
+                sync_directory(self._directory / service)
+            else:
+                write_json(self._mark(service), {"first_run": time.time(), **facts})
+
+    def mark_opened(self, service: str) -> None:
+        """Write down, durably, that flows to the service open: from now on its overlays hold what care writes."""
+        mark = self._directory / service / _OPENED
+        if _is_there(mark):
+            sync_directory(mark.parent)
         else:
-            write_json(self._mark(service), {"first_run": time.time(), **facts})
+            write_json(mark, {"opened": time.time()})
+
+    def set_aside(self, service: str) -> Path | None:
+        """Give the overlays of `service` a name of their own, durably, and return it; None when there are none.
+
+        To be called while its machine does not run. Raises MachineError where a flow was open to the service.
+        """
+        folder = self._directory / service
+        if not _is_there(folder):
+            return None
+        if _is_there(folder / _OPENED):
+            raise MachineError(
+                f"cannot keep the crisis data of {service} aside: care may have written to them",
+                "they stay where they are, and the service starts cold on them",
+            )
+        taken = [entry.name for entry in self._directory.iterdir() if entry.name.startswith(f"{service}{_ASIDE}")]
+        number = max((int(name.rpartition("-")[2]) for name in taken if name.rpartition("-")[2].isdecimal()), default=0)
+        aside = self._directory / f"{service}{_ASIDE}{number + 1}"
+        folder.rename(aside)
+        sync_directory(self._directory)
+        return aside
 
     def _mark(self, service: str) -> Path:
         return self._directory / service / _MARK
@@ -127,7 +193,7 @@ class CrisisStore:
         except OSError as error:
             raise MachineError(
                 f"cannot make a crisis overlay on disk {disk.name}: {self._qemu_img}: {error.strerror}",
-                "install the package qemu-utils",
+                "install the package qemu-utils" if error.errno == errno.ENOENT else way_out(error),
             ) from error
         try:
             async with asyncio.timeout(_CREATE_DEADLINE):
@@ -140,13 +206,20 @@ class CrisisStore:
         finally:
             await _end(process)
         if process.returncode != 0:
+            # On a full disk its room is what the other services need.
+            temporary.unlink(missing_ok=True)
             cause = said.decode(errors="replace").strip().removeprefix("qemu-img: ")
             raise MachineError(
                 f"cannot make a crisis overlay on disk {disk.name}: {cause}",
                 "check the free space on the data disk and that the image in the vault is whole",
             )
-        write_json(_base_record(disk), _identity(disk.golden))
-        _publish(temporary, disk.overlay)
+        await asyncio.to_thread(_finish, disk, temporary)
+
+
+def _finish(disk: DiskImage, temporary: Path) -> None:
+    """What it was made on first: an overlay never has its name without that."""
+    write_json(_base_record(disk), _identity(disk.golden))
+    _publish(temporary, disk.overlay)
 
 
 def _publish(temporary: Path, final: Path) -> None:

@@ -5,30 +5,40 @@ starts, its console and QEMU's own words, and a record from which a restarted da
 """
 
 import asyncio
+import errno
 import fcntl
 import logging
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
+from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 from cleanroomd.durable import read_json, write_json
 from cleanroomd.errors import CleanroomError, MachineError
-from cleanroomd.machine import process
+from cleanroomd.machine import agent, process
 from cleanroomd.machine.arguments import DiskImage, Handles, qemu_arguments
+from cleanroomd.machine.causes import in_words, way_out
 from cleanroomd.machine.monitor import Monitor
-from cleanroomd.model.observed import MachineFacts, MachinePhase
+from cleanroomd.model.observed import MachineFacts, MachinePhase, Made
 from cleanroomd.model.plan import Service, StartKind
+from cleanroomd.model.posture import TapGuard
 
 _LOG_LIMIT = 1 << 20
 _QUIT_GRACE = 5.0
 _KILL_GRACE = 30.0
 _PRESS_AGAIN = 10.0
+_AGENT_DEADLINE = 5.0
 _ASK_AGAIN = 1.0
+_TEND_EVERY = 5.0
 _LAST_WORDS = 2.0
+_AGENT_KEY = "guest_agent"
+_NO_TUN = "check that /dev/net/tun is there, or load the module tun"
 _LONGEST_SOCKET_PATH = 107  # sun_path less its terminator, unix(7)
 
 _log = logging.getLogger(__name__)
@@ -45,7 +55,12 @@ class _Machine:
     directory: Path
     pidfd: int
     gone: asyncio.Event
+    has_agent: bool
     monitor: Monitor | None = None
+
+    @property
+    def agent_socket(self) -> Path:
+        return _agent_socket(self.directory)
 
 
 class Launcher:
@@ -66,6 +81,7 @@ class Launcher:
         self._open_tap = open_tap
         self._qemu = qemu
         self._machines: dict[str, _Machine] = {}
+        self._tending: asyncio.Task[None] | None = None
 
     def facts(self) -> dict[str, MachineFacts]:
         return {name: machine.facts for name, machine in self._machines.items()}
@@ -78,28 +94,29 @@ class Launcher:
         self,
         service: Service,
         *,
-        tap: str,
+        taps: tuple[str, ...],
         disks: tuple[DiskImage, ...],
         memory: int,
         start: StartKind,
         attempt: int,
+        made: Made | None = None,
         variables: Path | None = None,
     ) -> None:
         """Start QEMU with its guest paused before the first instruction; MachineError if that does not work.
 
-        `variables` as for `qemu_arguments`.
+        `taps` are one for each of the service's cards; `variables` as for `qemu_arguments`.
         """
         directory = self._directory / service.name
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with ExitStack() as handles:
+        with in_words(f"start {service.name}"), ExitStack() as handles:
+            directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             lock = _lock(handles, directory, service.name)
             for stale in ("pid", "qemu.log", "machine.json", "console.log"):
                 (directory / stale).unlink(missing_ok=True)
             fds = Handles(
-                tap=_closing(handles, self._tap(service, tap)),
+                taps=tuple(_closing(handles, self._tap(service, tap)) for tap in taps),
                 qmp=_listen(handles, directory / "qmp.sock"),
                 tools=_listen(handles, directory / "tools.sock"),
-                agent=_listen(handles, directory / "agent.sock"),
+                agent=_listen(handles, _agent_socket(directory)),
             )
             arguments = qemu_arguments(
                 service,
@@ -110,10 +127,13 @@ class Launcher:
                 handles=fds,
                 variables=variables,
             )
-            pid = self._spawn(service.name, directory, arguments, (lock, *asdict(fds).values()))
-        facts = MachineFacts(service.name, pid, MachinePhase.PAUSED, start, attempt, memory, launched_at=now())
-        machine = self._watch(facts, directory, os.pidfd_open(pid))
-        self._record(machine)
+            pid = self._spawn(service.name, directory, arguments, (lock, *fds.all))
+            pidfd = _watchable(pid)
+        facts = MachineFacts(
+            service.name, pid, MachinePhase.PAUSED, start, attempt, memory, launched_at=now(), made=made
+        )
+        machine = self._watch(facts, directory, pidfd, has_agent=service.guest_agent)
+        await self._record(machine)
         try:
             await self._monitor(machine)
         except MachineError as error:
@@ -129,31 +149,36 @@ class Launcher:
         monitor = await self._monitor(machine)
         await monitor.execute("cont")
         machine.facts = replace(machine.facts, phase=MachinePhase.RUNNING, running_at=now())
-        self._record(machine)
+        await self._record(machine)
 
-    def declare_ready(self, service: str, proof: str) -> None:
+    async def declare_ready(self, service: str, proof: str) -> None:
         """Record that `service` answered correctly; a restarted daemon then keeps its flows open."""
         machine = self._machines[service]
         machine.facts = replace(machine.facts, ready_at=now(), proof=proof)
-        self._record(machine)
+        await self._record(machine)
+
+    def agent_socket(self, service: str) -> Path:
+        """Where the guest agent of `service` is talked to; it answers one client at a time."""
+        return _agent_socket(self._directory / service)
 
     async def stop(self, service: str, grace: float) -> str:
         """Power the guest down, press again while it ignores that, and end QEMU after `grace` seconds.
 
-        Returns how it went, in words; a machine that is gone already is forgotten.
+        A guest with an agent that ignores the button for a while is asked through its agent too. Returns how it
+        went, in words; a machine that is gone already is forgotten.
         """
         machine = self._machines.get(service)
         if machine is None:
             return "was not running"
         began = now()
-        graceful = False
+        manner, how = "was switched off", ""
         if machine.facts.phase is MachinePhase.RUNNING:
-            graceful = await self._power_down(machine, began + grace)
+            how = await self._power_down(machine, began + grace)
+            manner = "powered down" if machine.gone.is_set() else manner
         if not machine.gone.is_set():
             await self._end(machine)
         await self._forget(machine)
-        manner = "powered down" if graceful else "was switched off"
-        return f"{manner} after {now() - began:.1f} s"
+        return f"{manner} after {now() - began:.1f} s{how}"
 
     async def end(self, service: str) -> None:
         """End what is left of a machine, letting QEMU write out what it holds if it still can."""
@@ -186,7 +211,8 @@ class Launcher:
             pid = process.find_process(directory)
             pidfd = process.open_process(pid, directory) if pid is not None else None
             if pid is not None and pidfd is not None:
-                found.append(self._watch(_recorded(directory, pid), directory, pidfd))
+                has_agent = _is_recorded(directory, pid, **{_AGENT_KEY: True})
+                found.append(self._watch(_recorded(directory, pid), directory, pidfd, has_agent=has_agent))
         await asyncio.gather(*(self._learn_state(machine) for machine in found))
         return tuple(machine.facts.service for machine in found)
 
@@ -200,7 +226,7 @@ class Launcher:
         facts = machine.facts
         if running and facts.phase is MachinePhase.PAUSED:
             machine.facts = replace(facts, phase=MachinePhase.RUNNING, running_at=facts.launched_at)
-        self._record(machine)
+        await self._record(machine)
 
     async def _monitor(self, machine: _Machine) -> Monitor:
         """A connection that works as far as is known: one that was lost is made anew."""
@@ -213,6 +239,10 @@ class Launcher:
 
     async def close(self) -> None:
         """Leave all machines running and let go of them."""
+        if self._tending is not None:
+            self._tending.cancel()
+            await asyncio.gather(self._tending, return_exceptions=True)
+            self._tending = None
         for machine in self._machines.values():
             asyncio.get_running_loop().remove_reader(machine.pidfd)
             os.close(machine.pidfd)
@@ -230,7 +260,7 @@ class Launcher:
         The disk that they would fill holds the crisis data. Both are written in append mode, so that whoever
         writes goes on at the new end.
         """
-        for machine in self._machines.values():
+        for machine in tuple(self._machines.values()):
             for path in (machine.directory / "console.log", machine.directory / "qemu.log"):
                 with suppress(OSError):
                     if path.stat().st_size > _LOG_LIMIT:
@@ -241,44 +271,68 @@ class Launcher:
         try:
             return self._open_tap(tap)
         except CleanroomError as error:
-            raise MachineError(f"cannot start {service.name}: {error.message}", error.hint) from error
+            raise MachineError(f"cannot start {service.name}: {error.message}", error.hint or _NO_TUN) from error
         except OSError as error:
-            raise MachineError(
-                f"cannot open the tap of {service.name}: {error.strerror}", "check that /dev/net/tun is there"
-            ) from error
+            raise MachineError(f"cannot open the tap of {service.name}: {error.strerror}", _NO_TUN) from error
 
     def _spawn(self, service: str, directory: Path, arguments: tuple[str, ...], inherited: tuple[int, ...]) -> int:
         """QEMU's pid, in a session of its own. It inherits `inherited` under the same numbers and nothing else."""
-        log = os.open(directory / "qemu.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            # A descriptor duplicated onto itself loses close-on-exec in the child: posix_spawn(3).
-            return os.posix_spawnp(
-                self._qemu,
-                (self._qemu, *arguments),
-                os.environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, null, 0),
-                    (os.POSIX_SPAWN_DUP2, log, 1),
-                    (os.POSIX_SPAWN_DUP2, log, 2),
-                    *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherited),
-                ],
-                setsid=True,
-            )
-        except OSError as error:
-            raise MachineError(
-                f"cannot start {service}: {self._qemu}: {error.strerror}",
-                "install the package qemu-system-x86",
-            ) from error
-        finally:
-            os.close(null)
-            os.close(log)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        with ExitStack() as own:
+            log = _closing(own, os.open(directory / "qemu.log", flags, 0o644))
+            null = _closing(own, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            try:
+                # A descriptor duplicated onto itself loses close-on-exec in the child: posix_spawn(3).
+                return os.posix_spawnp(
+                    self._qemu,
+                    (self._qemu, *arguments),
+                    os.environ,
+                    file_actions=[
+                        (os.POSIX_SPAWN_DUP2, null, 0),
+                        (os.POSIX_SPAWN_DUP2, log, 1),
+                        (os.POSIX_SPAWN_DUP2, log, 2),
+                        *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in inherited),
+                    ],
+                    setsid=True,
+                )
+            except OSError as error:
+                raise MachineError(
+                    f"cannot start {service}: {self._qemu}: {error.strerror}",
+                    "install the package qemu-system-x86" if error.errno == errno.ENOENT else way_out(error),
+                ) from error
 
-    def _watch(self, facts: MachineFacts, directory: Path, pidfd: int) -> _Machine:
-        machine = _Machine(facts, directory, pidfd, asyncio.Event())
+    def _watch(self, facts: MachineFacts, directory: Path, pidfd: int, *, has_agent: bool) -> _Machine:
+        machine = _Machine(facts, directory, pidfd, asyncio.Event(), has_agent)
         self._machines[facts.service] = machine
         asyncio.get_running_loop().add_reader(pidfd, self._died, machine)
+        if self._tending is None:
+            self._tending = asyncio.get_running_loop().create_task(self._tend())
         return machine
+
+    async def _tend(self) -> None:
+        """QEMU holds a guest whose write met a full disk, so that nothing is lost; somebody has to let it go on."""
+        held: set[str] = set()
+        while True:
+            await asyncio.sleep(_TEND_EVERY)
+            held &= self._machines.keys()
+            for machine in tuple(self._machines.values()):
+                with suppress(MachineError):
+                    await self._let_go_on(machine, held)
+
+    async def _let_go_on(self, machine: _Machine, held: set[str]) -> None:
+        """Try it, whether there is room by now or not: where there is none, QEMU holds the guest again at once."""
+        service, monitor = machine.facts.service, machine.monitor
+        if machine.facts.phase is not MachinePhase.RUNNING or monitor is None or not monitor.usable:
+            return
+        if not await monitor.is_held():
+            if service in held:
+                held.discard(service)
+                self._on_change(f"{service} goes on, there is room on the data disk again")
+            return
+        if service not in held:
+            held.add(service)
+            self._on_change(f"{service} is held, its write met a full data disk; it goes on once there is room")
+        await monitor.execute("cont")
 
     def _died(self, machine: _Machine) -> None:
         asyncio.get_running_loop().remove_reader(machine.pidfd)
@@ -287,24 +341,56 @@ class Launcher:
         machine.gone.set()
         self._on_change(f"machine of {machine.facts.service} ended")
 
-    async def _power_down(self, machine: _Machine, deadline: float) -> bool:
-        """Press the power button until the machine is off; False if it is not by `deadline`."""
+    async def _power_down(self, machine: _Machine, deadline: float) -> str:
+        """Press the power button until the machine is off or its time is over; what its agent had to do with that.
+
+        Its agent is asked only once the button has gone unheeded for a while, since most systems heed it and are slow,
+        or could not be pressed.
+        """
+        patience = min(_PRESS_AGAIN, (deadline - now()) / 3) if machine.has_agent else _PRESS_AGAIN
+        asked, refusal = False, ""
         while (left := deadline - now()) > 0:
-            try:
-                monitor = await self._monitor(machine)
-                if not await monitor.is_running():
-                    # QEMU holds a guest whose write met a full or failing disk; it must run to shut down.
-                    await monitor.execute("cont")
-                await monitor.execute("system_powerdown")
-            except CleanroomError:
-                # A QEMU that ends at this moment refuses too. One that only does not answer keeps the time that
-                # its plan gives it: what the guest has not written out yet is lost when it is ended.
-                if await _within(machine.gone, min(left, _ASK_AGAIN)):
-                    return True
-                continue
-            if await _within(machine.gone, min(left, _PRESS_AGAIN)):
-                return True
-        return machine.gone.is_set()
+            # A QEMU that ends at this moment refuses the button too. One that only does not answer keeps the time
+            # that its plan gives it: what the guest has not written out yet is lost when it is ended.
+            pause = patience if await self._press(machine) else _ASK_AGAIN
+            if await _within(machine.gone, min(left, pause)):
+                break
+            if machine.has_agent and not asked and now() < deadline:
+                refusal = await self._ask_agent(machine, deadline)
+                asked = not refusal
+        if machine.gone.is_set():
+            return ", once its guest agent was asked" if asked else ""
+        if asked:
+            return " (it ignored its guest agent)"
+        return f" ({refusal})" if refusal else ""
+
+    async def _press(self, machine: _Machine) -> bool:
+        """Press the power button of a guest that runs; whether QEMU took that."""
+        try:
+            monitor = await self._monitor(machine)
+            if not await monitor.is_running():
+                # QEMU holds a guest whose write met a full or failing disk; it must run to shut down.
+                await monitor.execute("cont")
+            await monitor.execute("system_powerdown")
+        except CleanroomError:
+            return False
+        return True
+
+    async def _ask_agent(self, machine: _Machine, deadline: float) -> str:
+        """Have the agent shut the guest down; empty when it takes that, else why not."""
+        service = machine.facts.service
+        left = deadline - now()
+        try:
+            async with (
+                asyncio.timeout(left),
+                agent.connect(machine.agent_socket, service, seconds=min(left, _AGENT_DEADLINE)) as connection,
+            ):
+                await connection.shut_down()
+        except MachineError as error:
+            return error.message
+        except TimeoutError:
+            return f"cannot reach the guest agent of {service}: no answer in time"
+        return ""
 
     async def _end(self, machine: _Machine) -> None:
         """QEMU's own `quit` first, since it writes out its caches; SIGKILL if that does not end it."""
@@ -320,41 +406,98 @@ class Launcher:
                 "a disk of the enclosure may hang; restart the enclosure when the other services can be spared",
             )
 
-    def _record(self, machine: _Machine) -> None:
+    async def _record(self, machine: _Machine) -> None:
         """On a full disk the machine goes on without: the next daemon then proves it ready anew."""
-        document = {key: value for key, value in asdict(machine.facts).items() if key != "death"}
+        document = {key: value for key, value in asdict(machine.facts).items() if key not in ("death", "made")}
+        document["made"] = machine.facts.made and _encode(machine.facts.made)
+        document[_AGENT_KEY] = machine.has_agent
         try:
-            write_json(machine.directory / "machine.json", document)
+            await asyncio.to_thread(write_json, machine.directory / "machine.json", document)
         except OSError as error:
             _log.warning("cannot record the machine of %s: %s", machine.facts.service, error.strerror)
 
 
-def _is_recorded(directory: Path, pid: int) -> bool:
-    return read_json(directory / "machine.json").get("pid") == pid
+def _agent_socket(directory: Path) -> Path:
+    return directory / "agent.sock"
+
+
+def _is_recorded(directory: Path, pid: int, **values: object) -> bool:
+    """Whether there is a record of the machine `pid`, with these values in it."""
+    document = _record_of(directory, pid)
+    return all(document.get(key) == value for key, value in {"pid": pid, **values}.items())
+
+
+def _record_of(directory: Path, pid: int) -> dict[str, object]:
+    """The record of the machine `pid`; empty if it is another machine's, another boot's, or damaged."""
+    document = read_json(directory / "machine.json")
+    instants = [document.get(key) for key in ("launched_at", "running_at", "ready_at")]
+    known = [instant for instant in instants if instant is not None]
+    plausible = all(isinstance(instant, int | float) and 0 <= instant <= now() for instant in known)
+    return document if plausible and document.get("pid") == pid else {}
 
 
 def _recorded(directory: Path, pid: int) -> MachineFacts:
-    """What the run directory says of the machine `pid`; of a record that is another's, nothing is believed."""
-    document = read_json(directory / "machine.json") if _is_recorded(directory, pid) else {}
+    """What the run directory says of the machine `pid`."""
+    document = _record_of(directory, pid)
 
-    def number(key: str) -> float | None:
+    def instant(key: str) -> float | None:
         value = document.get(key)
         return float(value) if isinstance(value, int | float) else None
 
-    running_at = number("running_at")
+    def count(key: str) -> int:
+        value = document.get(key)
+        return value if isinstance(value, int) and value > 0 else 0
+
+    running_at = instant("running_at")
     return MachineFacts(
         service=directory.name,
         pid=pid,
         phase=MachinePhase.PAUSED if running_at is None else MachinePhase.RUNNING,
         start=StartKind.WARM if document.get("start") == StartKind.WARM else StartKind.COLD,
-        attempt=int(number("attempt") or 1),
-        memory=int(number("memory") or process.guest_memory(pid)),
-        launched_at=number("launched_at") or now(),
+        attempt=count("attempt") or 1,
+        memory=count("memory") or process.guest_memory(pid),
+        launched_at=instant("launched_at") or now(),
         adopted_at=now(),
         running_at=running_at,
-        ready_at=number("ready_at"),
+        ready_at=instant("ready_at"),
         proof=str(document.get("proof", "")),
+        made=_decode(directory.name, document.get("made")),
     )
+
+
+def _encode(made: Made) -> dict[str, object]:
+    guards = [
+        {
+            "interface": guard.interface,
+            "mac": guard.mac,
+            "address": str(guard.address),
+            "gateway": str(guard.gateway) if guard.gateway else None,
+        }
+        for guard in made.guards
+    ]
+    return {**asdict(made), "guards": guards}
+
+
+def _decode(service: str, document: Any) -> Made | None:
+    """What `_encode` wrote; None for anything else: the plan is believed then."""
+    try:
+        return Made(
+            definition=str(document["definition"]),
+            guards=tuple(
+                TapGuard(
+                    service=service,
+                    interface=str(guard["interface"]),
+                    mac=str(guard["mac"]),
+                    address=IPv4Address(guard["address"]),
+                    gateway=IPv4Address(guard["gateway"]) if guard["gateway"] else None,
+                )
+                for guard in document["guards"]
+            ),
+            depends_on=tuple(str(name) for name in document["depends_on"]),
+            shutdown_timeout=float(document["shutdown_timeout"]),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def _lock(handles: ExitStack, directory: Path, service: str) -> int:
@@ -368,6 +511,16 @@ def _lock(handles: ExitStack, directory: Path, service: str) -> int:
             "it is adopted or ended by itself; try again in a moment",
         ) from error
     return fd
+
+
+def _watchable(pid: int) -> int:
+    """A pidfd of the child `pid`; one that cannot be watched is ended, before it has run an instruction."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def _closing(handles: ExitStack, fd: int) -> int:

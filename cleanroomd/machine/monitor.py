@@ -55,10 +55,20 @@ class Monitor:
 
     async def is_running(self) -> bool:
         """Whether the guest has been let go; MachineError when QEMU does not say."""
+        return bool((await self._status())["running"])
+
+    async def is_held(self) -> bool:
+        """Whether QEMU stopped the guest because a write met a full disk; MachineError when QEMU does not say.
+
+        That is its default (werror=enospc); the write is made again when the guest goes on.
+        """
+        return (await self._status()).get("status") == "io-error"
+
+    async def _status(self) -> dict[str, object]:
         answer = await self.execute("query-status")
         if not isinstance(answer, dict) or not isinstance(answer.get("running"), bool):
             raise MachineError(f"cannot learn the state of {self._service}: QEMU answered something else")
-        return bool(answer["running"])
+        return answer
 
     async def close(self) -> None:
         """Drop the connection; QEMU runs on."""

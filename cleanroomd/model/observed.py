@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cleanroomd.model.plan import StartKind
-from cleanroomd.model.posture import Proof
+from cleanroomd.model.posture import Proof, TapGuard
 from cleanroomd.model.steps import Step
 
 
@@ -65,6 +65,21 @@ class MachineFacts:
     """The answers that made it ready, in words."""
     death: str = ""
     """Why a DEAD machine died, with the last words of QEMU or of the guest's console."""
+    made: "Made | None" = None
+    """What it was made from; None when its record was lost, and the plan is believed instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What holds of a machine for as long as it runs, whatever the plan says meanwhile."""
+
+    definition: str
+    """Digest of the definition that it was launched from (`cleanroomd.restore.order.definition`)."""
+    guards: tuple[TapGuard, ...]
+    """Its taps with the addresses that its guest has; their neighbours are the plan's to say."""
+    depends_on: tuple[str, ...]
+    shutdown_timeout: float
+    """Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +94,32 @@ class ProbeFacts:
 
 @dataclass(frozen=True, slots=True)
 class OverlayFacts:
-    """The crisis overlays of a service; `marked` says that its machine may have written to them."""
+    """The crisis overlays of a service that its machine would run on now."""
 
     exists: bool = False
     marked: bool = False
+    """Its machine may have written to them."""
+    opened: bool = False
+    """Flows to the service may have been open, so that they may hold what care wrote; taken for granted of overlays
+    that a cold start ran on."""
+    aside: int = 0
+    """Earlier sets of overlays that are kept beside them, for people to look into."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmFacts:
+    """The sealed warm state of a service; `problem` says in words why it cannot be used, if it cannot."""
+
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """A warm start that came to nothing: the attempt goes on cold."""
+
+    reason: str
+    complete: bool
+    """The machine is gone and what it wrote is aside; before that nothing else may start."""
 
 
 class Intent(StrEnum):
@@ -126,6 +163,10 @@ class Observed:
     foreign_changes: int = 0
     disks: Mapping[str, DiskFacts] = field(default_factory=dict)
     overlays: Mapping[str, OverlayFacts] = field(default_factory=dict)
+    warm: Mapping[str, WarmFacts] = field(default_factory=dict)
+    """The services that have a warm state in the vault."""
+    fallbacks: Mapping[str, Fallback] = field(default_factory=dict)
+    """Warm starts that came to nothing since the service was last ready, or asked for by the operator."""
     machines: Mapping[str, MachineFacts] = field(default_factory=dict)
     probes: Mapping[str, ProbeFacts] = field(default_factory=dict)
     watched: frozenset[str] = frozenset()
@@ -135,4 +176,4 @@ class Observed:
     busy: Mapping[str, Step] = field(default_factory=dict)
     """Service -> the step that is under way for it; nothing further is planned for it meanwhile."""
     durations: Mapping[str, float] = field(default_factory=dict)
-    """Service -> seconds from first instruction to ready, as measured last."""
+    """Service -> seconds from first instruction to ready, as measured last; of cold starts."""

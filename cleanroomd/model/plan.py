@@ -57,6 +57,8 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Enclosure:
+    """The appliance that restores the plan."""
+
     name: str
     language: str = "fr"
     rto: float | None = None
@@ -68,16 +70,23 @@ class Port:
     """A physical network port, recognised by permanent MAC or by udev path, never by kernel name."""
 
     name: str
+    """What the plan calls it."""
     mac: str | None = None
+    """Its permanent MAC address; None when `path` tells it."""
     path: str | None = None
+    """Its ID_PATH in udev; None when `mac` tells it."""
     address: IPv4Interface | None = None
     gateway: IPv4Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DhcpRange:
+    """Addresses handed out in a zone."""
+
     first: IPv4Address
+    """The lowest of them."""
     last: IPv4Address
+    """The highest of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,7 @@ class Zone:
     """Clean equipment behind a port: `address` is the enclosure's own there, its network is who may speak."""
 
     name: str
+    """What the plan calls it."""
     port: str
     address: IPv4Interface
     vlan: int | None = None
@@ -97,6 +107,8 @@ class Zone:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
+    """A disk of a machine, in the vault."""
+
     name: str
     kind: DiskKind = DiskKind.SYSTEM
 
@@ -107,6 +119,7 @@ class HttpProbe:
 
     port: int
     path: str = "/"
+    """What is asked for, with its query."""
     tls: bool = False
     expect: int = 200
     contains: str = ""
@@ -212,7 +225,12 @@ class MssqlProbe:
     port: int = 1433
 
 
-ProtocolProbe = (
+@dataclass(frozen=True, slots=True)
+class GuestAgentProbe:
+    """Ready when the QEMU guest agent in the machine answers: its system runs, whatever its application does."""
+
+
+NetworkProbe = (
     HttpProbe
     | TcpProbe
     | PostgresProbe
@@ -225,6 +243,9 @@ ProtocolProbe = (
     | DnsProbe
     | MssqlProbe
 )
+"""Those that connect to a port of the machine."""
+
+ProtocolProbe = NetworkProbe | GuestAgentProbe
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +253,7 @@ class Quorum:
     """Ready when `need` of the probes `of` are: 1 for any of them, their number for all."""
 
     need: int
+    """How many of them have to be ready."""
     of: tuple["Probe", ...]
 
 
@@ -248,10 +270,28 @@ def protocol_probes(probe: Probe) -> Iterator[ProtocolProbe]:
 
 
 def endpoints(probe: Probe) -> frozenset[tuple[Protocol, int]]:
-    """All that the enclosure has to be able to connect to for `probe`."""
+    """All that the enclosure has to be able to connect to for `probe`; the guest agent is not on the network."""
     return frozenset(
-        (part.transport if isinstance(part, DnsProbe) else Protocol.TCP, part.port) for part in protocol_probes(probe)
+        (part.transport if isinstance(part, DnsProbe) else Protocol.TCP, part.port)
+        for part in protocol_probes(probe)
+        if not isinstance(part, GuestAgentProbe)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A network card of a machine; each has a routed tap of its own."""
+
+    name: str
+    """Told apart by it within the machine; "" for the first."""
+    mac: str
+    """Its MAC address."""
+    address: IPv4Address
+    """Its IPv4 address."""
+    gateway: IPv4Address | None = None
+    """Its gateway, answered for by the enclosure; None for none."""
+    model: Nic = Nic.VIRTIO
+    """What the machine's system has a driver for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,8 +305,9 @@ class Service:
     address: IPv4Address
     mac: str
     memory: int
+    """Bytes of memory."""
     memory_min: int
-    """Least memory the service still runs with; equal to `memory` when the plan gives none."""
+    """Least memory (bytes) the service still runs with; equal to `memory` when the plan gives none."""
     disks: tuple[Disk, ...]
     ready: tuple[Probe, ...]
     gateway: IPv4Address | None = None
@@ -276,19 +317,34 @@ class Service:
     firmware: Firmware = Firmware.BIOS
     controller: Controller = Controller.VIRTIO
     nic: Nic = Nic.VIRTIO
+    nics: tuple[Card, ...] = ()
+    """Its network cards beside the first, which `mac`, `address`, `gateway` and `nic` describe."""
     start: StartKind = StartKind.COLD
     role: str = ""
     guest_agent: bool = False
     ready_timeout: float = 300.0
+    """Seconds from first instruction to ready, at most."""
     retries: int = 2
     shutdown_timeout: float = 90.0
+    """Seconds for a graceful stop before the machine is killed."""
+
+    @property
+    def cards(self) -> tuple[Card, ...]:
+        """All its network cards, the first one first."""
+        return (Card("", self.mac, self.address, self.gateway, self.nic), *self.nics)
+
+
+def endpoint_name(service: str, card: str = "") -> str:
+    """What a flow calls a network card: "imaging" for the first, "imaging.modalities" for the one of that name."""
+    return f"{service}.{card}" if card else service
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Connections that `origin` (zone or service) may open to `to` (zone or service) once `to` is ready."""
+    """Connections that `origin` may open to `to` once `to` is ready; each is a zone, a service, or one card of it."""
 
     origin: str
+    """Who connects."""
     to: str
     tcp: tuple[int, ...] = ()
     udp: tuple[int, ...] = ()
@@ -300,19 +356,29 @@ class Window:
 
     name: str
     origin: str
+    """The service that connects."""
     to: IPv4Address
     tcp: tuple[int, ...]
     longest: float
+    """Seconds that a lease lasts at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """What an enclosure restores, and who may talk to whom."""
+
     enclosure: Enclosure
+    """The enclosure itself."""
     ports: tuple[Port, ...]
+    """Its network ports, those that flows lead to and the uplink."""
     zones: tuple[Zone, ...]
+    """Clean equipment behind its ports."""
     services: tuple[Service, ...]
+    """The machines, in the order of the file."""
     flows: tuple[Flow, ...] = ()
+    """Who may connect to what; nothing else passes."""
     windows: tuple[Window, ...] = ()
+    """What a lease may open."""
     digest: str = ""
     """SHA-256 of the file that the plan was read from, in hexadecimal."""
 

@@ -24,7 +24,7 @@ class PortGuard:
 
 @dataclass(frozen=True, slots=True, order=True)
 class TapGuard:
-    """The routed tap of one machine: one MAC, one address, and who is answered for in ARP."""
+    """A routed tap of a machine: one MAC, one address, and who is answered for in ARP."""
 
     service: str
     interface: str
@@ -59,9 +59,9 @@ class Posture:
     allowances: frozenset[Allowance] = frozenset()
 
     @cached_property
-    def guarded(self) -> frozenset[str]:
-        """The services whose taps are guarded."""
-        return frozenset(tap.service for tap in self.taps)
+    def guarded(self) -> frozenset[tuple[str, str, IPv4Address]]:
+        """Interface, MAC and address of each tap that is guarded."""
+        return frozenset((tap.interface, tap.mac, tap.address) for tap in self.taps)
 
 
 DENY_ALL = Posture()

@@ -118,6 +118,8 @@ class ServiceStatus:
     """Its IPv4 address."""
     data_as_of: float | None
     """Unix time of the newest data staged for it."""
+    kept_aside: int
+    """Earlier sets of crisis data that are kept beside the ones in use, for people to look into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,5 +165,7 @@ class Status:
     """Every service, in the order in which they are started."""
     next_action: str
     """What the operator should do now, in one sentence."""
+    plan_problem: str
+    """Why the recovery plan could not be read again, so that the one before stays in force; "" otherwise."""
     unsealed: bool
     """The plan and the vault are not signed: fit for drills and demonstrations only."""

@@ -54,9 +54,12 @@ class LaunchMachine:
     start: StartKind
     attempt: int
     memory: int
+    because: str = ""
+    """Why a service that is staged for a warm start is started cold, in words."""
 
     def __str__(self) -> str:
-        return f"launch {self.service} ({self.start}, attempt {self.attempt}, {self.memory >> 20} MiB)"
+        cause = f"; {self.because}" if self.because else ""
+        return f"launch {self.service} ({self.start}, attempt {self.attempt}, {self.memory >> 20} MiB{cause})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,28 @@ class FailAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAside:
+    """Put the overlays of a service that does not run under a name of their own; nothing is deleted."""
+
+    service: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"keep the overlays of {self.service} aside: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class FallBack:
+    """End a warm start that no flow was open to: kill the machine, keep its overlays aside, go on cold."""
+
+    service: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"give up the warm start of {self.service}, go on cold: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class StopMachine:
     """Ask the guest to power down, kill it after `timeout` seconds."""
 
@@ -128,5 +153,7 @@ Step = (
     | UnwatchReadiness
     | DeclareReady
     | FailAttempt
+    | SetAside
+    | FallBack
     | StopMachine
 )

@@ -60,12 +60,23 @@ def _service(service: schema.ServiceTable) -> model.Service:
         firmware=service.firmware,
         controller=service.controller,
         nic=service.nic,
+        nics=tuple(_card(service.name, card) for card in service.nics),
         start=service.start,
         role=service.role or "",
         guest_agent=service.guest_agent,
         ready_timeout=service.ready_timeout,
         retries=service.retries,
         shutdown_timeout=service.shutdown_timeout,
+    )
+
+
+def _card(service: str, card: schema.CardTable) -> model.Card:
+    return model.Card(
+        name=card.name,
+        mac=card.mac or units.derived_mac(model.endpoint_name(service, card.name)),
+        address=card.address,
+        gateway=card.gateway,
+        model=card.nic,
     )
 
 
@@ -106,6 +117,8 @@ def _probe(probe: probes.Probe) -> model.Probe:
             )
         case probes.MssqlTable():
             return model.MssqlProbe(probe.mssql)
+        case probes.GuestAgentTable():
+            return model.GuestAgentProbe()
         case probes.AnyTable():
             return model.Quorum(1, _probes(probe.any))
         case probes.AllTable():

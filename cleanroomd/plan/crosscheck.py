@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 
-from cleanroomd.model.plan import UPLINK, Controller
+from cleanroomd.model.plan import UPLINK, Controller, endpoint_name
 from cleanroomd.plan.cycles import cycles
 from cleanroomd.plan.drafts import Draft, PortDraft, ServiceDraft, ZoneDraft
 from cleanroomd.plan.problems import Finding, Loc, Suggester, printable, quote
@@ -158,8 +158,7 @@ def _services(plan: Draft) -> Iterator[Finding]:
         loc: Loc = ("service", service.index)
         if service.memory and service.memory_min and service.memory_min > service.memory:
             yield Finding((*loc, "memory_min"), "is more than memory; write at most as much, or leave it out")
-        if service.gateway and service.gateway == service.address:
-            yield Finding((*loc, "gateway"), f"{service.gateway} is the service's own address; write its gateway's")
+        yield from _cards(service)
         if service.controller and len(service.disks) > service.controller.most_disks:
             yield _too_many_disks(loc, len(service.disks), service.controller)
         if service.warm_controller:
@@ -167,6 +166,32 @@ def _services(plan: Draft) -> Iterator[Finding]:
                 (*loc, "start"),
                 'a domain controller must not go back in time, so it starts cold only; write start = "cold"',
             )
+        for index in service.agentless:
+            yield Finding(
+                (*loc, "ready", index),
+                "asks a guest agent that the machine is not said to have; write guest_agent = true in the service if "
+                "it is installed there, else another probe",
+            )
+
+
+def _cards(service: ServiceDraft) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for card in service.cards:
+        if card.gateway and card.gateway == card.address:
+            whose = "the card's" if card.name else "the service's"
+            yield Finding((*card.loc, "gateway"), f"{card.gateway} is {whose} own address; write its gateway's")
+        if card.name and card.name in seen:
+            yield Finding(
+                (*card.loc, "name"), f"{quote(card.name)} is the name of another card of it; give each its own"
+            )
+        seen.add(card.name or "")
+    slots = len(service.disks) + len(service.cards) - 1
+    if service.controller is Controller.VIRTIO and len(service.disks) <= Controller.VIRTIO.most_disks < slots:
+        yield Finding(
+            ("service", service.index, "nics"),
+            f"are too many beside {len(service.disks)} disks: {Controller.VIRTIO.most_disks} fit together; "
+            f'write controller = "scsi" if the system has a driver for it',
+        )
 
 
 def _too_many_disks(loc: Loc, disks: int, controller: Controller) -> Finding:
@@ -185,13 +210,20 @@ def _unique(plan: Draft) -> Iterator[Finding]:
     disks: dict[str, int] = {}
     for service in plan.services:
         loc: Loc = ("service", service.index)
-        first = macs.setdefault(service.mac, service.index) if service.mac else service.index
-        # Services of one name derive one MAC; their name is the problem.
-        if first != service.index and not _same_name(plan, service, first):
-            yield Finding(
-                (*loc, "mac"),
-                f"{service.mac} is also the MAC of {_who(plan, first)}; every machine needs its own",
-            )
+        own: dict[str, str | None] = {}
+        for card in service.cards:
+            if not card.mac:
+                continue
+            first = macs.setdefault(card.mac, service.index)
+            if card.mac in own and own[card.mac] != card.name:
+                yield Finding((*card.loc, "mac"), f"{card.mac} is also the MAC of another card of it; each has its own")
+            # Services of one name derive one MAC; their name is the problem.
+            elif first != service.index and not _same_name(plan, service, first):
+                yield Finding(
+                    (*card.loc, "mac"),
+                    f"{card.mac} is also the MAC of {_who(plan, first)}; every machine needs its own",
+                )
+            own.setdefault(card.mac, card.name)
         for index, disk in service.disks:
             spot: Loc = (*loc, "disks", index)
             if disk not in disks:
@@ -214,15 +246,15 @@ def _addresses(plan: Draft) -> Iterator[Finding]:
         if not zones or not network.subnet_of(zones[-1][0]):
             zones.append((network, name))
     starts = [network.network_address for network, _ in zones]
-    seen: dict[IPv4Address, int] = {}
-    for service in plan.services:
-        address = service.address
-        if address is None:
-            continue
-        loc: Loc = ("service", service.index, "address")
-        first = seen.setdefault(address, service.index)
+    seen: dict[IPv4Address, tuple[int, Loc]] = {}
+    cards = [(service, card, card.address) for service in plan.services for card in service.cards if card.address]
+    for service, card, address in cards:
+        loc: Loc = (*card.loc, "address")
+        first, place = seen.setdefault(address, (service.index, card.loc))
         before = bisect_right(starts, address) - 1
-        if first != service.index:
+        if first == service.index and place != card.loc:
+            yield Finding(loc, f"{address} is also the address of another card of it; each has its own")
+        elif first != service.index:
             yield Finding(loc, f"{address} is also the address of {_who(plan, first)}; every machine needs its own")
         elif address in own:
             yield Finding(loc, f"{address} is the enclosure's own address on {own[address]}; change one of the two")
@@ -320,7 +352,12 @@ class _Ends:
     def __init__(self, plan: Draft, suggest: Suggester) -> None:
         self._suggest = suggest
         self._known = {zone.name for zone in plan.zones}
-        self._known.update(service.name for service in plan.services if service.name is not None)
+        self._known.update(
+            endpoint_name(service.name, card.name)
+            for service in plan.services
+            for card in service.cards
+            if service.name is not None and card.name is not None
+        )
         self._behind: dict[str, list[str]] = {port.name: [] for port in plan.ports}
         for zone in plan.zones:
             if zone.port in self._behind:

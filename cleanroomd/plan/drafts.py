@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from typing import TypeVar
 
-from cleanroomd.model.plan import Controller, StartKind
+from cleanroomd.model.plan import Controller, StartKind, endpoint_name
 from cleanroomd.plan import units
+from cleanroomd.plan.probes import DEEPEST
 
 T = TypeVar("T")
 Named = tuple[int, str]
@@ -37,18 +38,29 @@ class ZoneDraft:
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceDraft:
-    index: int
+class CardDraft:
+    loc: tuple[str | int, ...]
+    """Where it is written; the first card of a service is written in the service's own table."""
     name: str | None
     address: IPv4Address | None
     gateway: IPv4Address | None
     mac: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDraft:
+    index: int
+    name: str | None
+    cards: tuple[CardDraft, ...]
+    """All its network cards, the first one first."""
     memory: int | None
     memory_min: int | None
     depends_on: tuple[Named, ...]
     disks: tuple[Named, ...]
     controller: Controller | None
     warm_controller: bool
+    agentless: tuple[int, ...]
+    """Where in `ready` the guest agent is asked, if the service is without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +136,35 @@ def _zone(name: str, table: dict[str, object]) -> ZoneDraft:
 
 def _service(index: int, table: dict[str, object]) -> ServiceDraft:
     name = _text(table.get("name"))
-    mac = _try(units.mac, table["mac"]) if "mac" in table else units.derived_mac(name) if name else None
+    further = (
+        _card(("service", index, "nics", number), name, _text(card.get("name")), card)
+        for number, card in _listed(table.get("nics"))
+    )
     return ServiceDraft(
         index=index,
         name=name,
-        address=_try(units.address, table.get("address")),
-        gateway=_try(units.address, table.get("gateway")),
-        mac=mac,
+        cards=(_card(("service", index), name, "", table), *further),
         memory=_try(units.size, table.get("memory")),
         memory_min=_try(units.size, table.get("memory_min")),
         depends_on=_names(table.get("depends_on")),
         disks=_names(table.get("disks")),
         controller=_controller(table.get("controller", Controller.VIRTIO)),
         warm_controller=table.get("role") == "domain-controller" and table.get("start") == StartKind.WARM,
+        agentless=_asking_agent(table.get("ready")) if table.get("guest_agent", False) is False else (),
+    )
+
+
+def _card(loc: tuple[str | int, ...], service: str | None, name: str | None, table: dict[str, object]) -> CardDraft:
+    """`name` is "" for the first card of a service."""
+    mac = _try(units.mac, table.get("mac"))
+    if "mac" not in table and service is not None and name is not None:
+        mac = units.derived_mac(endpoint_name(service, name))
+    return CardDraft(
+        loc=loc,
+        name=name,
+        address=_try(units.address, table.get("address")),
+        gateway=_try(units.address, table.get("gateway")),
+        mac=mac,
     )
 
 
@@ -155,6 +183,19 @@ def _names(values: object) -> tuple[Named, ...]:
     values = values if isinstance(values, list) else []
     plain = (value.get("name") if isinstance(value, dict) else value for value in values)
     return tuple((index, name) for index, name in enumerate(plain) if isinstance(name, str))
+
+
+def _asking_agent(ready: object) -> tuple[int, ...]:
+    """Indexes of the probes that ask the guest agent, or have one within them that does."""
+    probes = ready if isinstance(ready, list) else []
+    return tuple(index for index, probe in enumerate(probes) if _asks_agent(probe, DEEPEST))
+
+
+def _asks_agent(probe: object, levels: int) -> bool:
+    if not isinstance(probe, dict) or not levels:
+        return False
+    parts = (part for value in probe.values() if isinstance(value, list) for part in value)
+    return "guest_agent" in probe or any(_asks_agent(part, levels - 1) for part in parts)
 
 
 def _controller(value: object) -> Controller | None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from cleanroomd.model.plan import Protocol
 from cleanroomd.plan.problems import Suggester, count, quote
@@ -187,6 +187,27 @@ class MssqlTable(Table):
     mssql: PortNumber = Field(description="TCP port.", examples=[1433])
 
 
+class GuestAgentTable(Table):
+    """Ready when the QEMU guest agent in the machine answers, over a serial port and not over the network.
+
+    It shows that the machine's system runs, not that its application serves: write it beside a probe of a protocol, and
+    alone only where there is none to ask.
+    """
+
+    guest_agent: bool = Field(
+        description="Always true; the service needs `guest_agent = true` of its own too.",
+        examples=[True],
+        json_schema_extra={"const": True},
+    )
+
+    @field_validator("guest_agent")
+    @classmethod
+    def _asked(cls, value: bool) -> bool:  # noqa: FBT001 pydantic's signature
+        if not value:
+            raise ValueError("asks nothing; write guest_agent = true, or leave the probe out")
+        return value
+
+
 class AnyTable(Table):
     """Ready when one of several probes is."""
 
@@ -236,6 +257,7 @@ PROBES: dict[str, type[Table]] = {
     "smb": SmbTable,
     "dns": DnsTable,
     "mssql": MssqlTable,
+    "guest_agent": GuestAgentTable,
     "any": AnyTable,
     "all": AllTable,
     "quorum": QuorumTable,
@@ -282,6 +304,7 @@ Probe = Annotated[
     | Annotated[SmbTable, Tag("probe:smb")]
     | Annotated[DnsTable, Tag("probe:dns")]
     | Annotated[MssqlTable, Tag("probe:mssql")]
+    | Annotated[GuestAgentTable, Tag("probe:guest_agent")]
     | Annotated[AnyTable, Tag("probe:any")]
     | Annotated[AllTable, Tag("probe:all")]
     | Annotated[QuorumTable, Tag("probe:quorum")],

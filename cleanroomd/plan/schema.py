@@ -109,6 +109,22 @@ def _named_disk(value: object) -> object:
 Disk = Annotated[DiskTable, BeforeValidator(_named_disk, json_schema_input_type=Name | DiskTable)]
 
 
+class CardTable(Table):
+    """A network card of a machine beside its first one; flows call it SERVICE.NAME."""
+
+    name: Name = Field(description="Name of the card, unique in its service.", examples=["modalities"])
+    address: Address = Field(description="IPv4 address that it always had.", examples=["10.1.40.14"])
+    gateway: Address | None = Field(
+        None, description="Gateway that it always had, answered for by the enclosure.", examples=["10.1.40.1"]
+    )
+    mac: Mac | None = Field(
+        None,
+        description="MAC address that it always had; one derived from the names without it.",
+        examples=["52:54:00:12:34:57"],
+    )
+    nic: Nic = Field(Nic.VIRTIO, strict=False, description="Its model, as `nic` of the service.", examples=["e1000"])
+
+
 class ServiceTable(Table):
     """One machine of critical care."""
 
@@ -169,6 +185,12 @@ class ServiceTable(Table):
         '"e1000e" (Intel) or "rtl8139" (Realtek).',
         examples=["e1000"],
     )
+    nics: list[CardTable] = Field(
+        [],
+        max_length=7,
+        description="Its network cards beside the first one, which address, gateway, mac and nic describe; 7 at most.",
+        examples=[[{"name": "modalities", "address": "10.1.40.14"}]],
+    )
     start: StartKind = Field(
         StartKind.COLD,
         strict=False,
@@ -181,7 +203,10 @@ class ServiceTable(Table):
         examples=["domain-controller"],
     )
     guest_agent: bool = Field(
-        default=False, description="Whether the QEMU guest agent is installed in it.", examples=[True]
+        default=False,
+        description="Whether the QEMU guest agent is installed in it: such a machine is asked through it to shut down "
+        "when it ignores its power button, and may be ready by it.",
+        examples=[True],
     )
     ready: list[Probe] = Field(
         min_length=1,
@@ -206,8 +231,10 @@ class ServiceTable(Table):
 class FlowTable(Table):
     """Connections that one end may open to the other once that one is ready."""
 
-    origin: str = Field(alias="from", description="Zone or service that connects.", examples=["workstations"])
-    to: str = Field(description="Service or zone that is connected to.", examples=["imaging"])
+    origin: str = Field(
+        alias="from", description="Zone, service or SERVICE.CARD that connects.", examples=["workstations"]
+    )
+    to: str = Field(description="Service, SERVICE.CARD or zone that is connected to.", examples=["imaging"])
     tcp: list[PortNumber] = Field([], description="TCP ports, 1 to 65535.", examples=[[4242, 8042]])
     udp: list[PortNumber] = Field([], description="UDP ports, 1 to 65535.", examples=[[53]])
 
@@ -256,7 +283,7 @@ ITEMS: dict[str, type[Table]] = {
 }
 """What one item of each section is."""
 
-PARTS: dict[str, type[Table]] = {"match": MatchTable, "dhcp": DhcpTable, "disks": DiskTable}
+PARTS: dict[str, type[Table]] = {"match": MatchTable, "dhcp": DhcpTable, "disks": DiskTable, "nics": CardTable}
 """What the tables within items are, beside probes."""
 
 

@@ -1,18 +1,21 @@
 """The process that talks to one machine: `python -m cleanroomd.probes.child`.
 
 Reads its spec as one line on standard input, confines itself, then says one line for each round of attempts.
-Ends when standard input closes.
+Ends when standard input closes. Its one argument is the descriptor through which `handover` hands it connections to the
+guest agent, where a probe asks that.
 """
 
 import importlib
 import os
 import select
+import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
-from cleanroomd.model.plan import Probe, ProtocolProbe, Quorum, endpoints, protocol_probes
+from cleanroomd.model.plan import GuestAgentProbe, Probe, ProtocolProbe, Quorum, endpoints, protocol_probes
 from cleanroomd.model.plan import Protocol as Transport
 from cleanroomd.probes import quorum, sandbox
 from cleanroomd.probes.answer import Answer, printable
@@ -30,13 +33,20 @@ class Attempt(Protocol):
 Attempts = Mapping[type[ProtocolProbe], Attempt]
 
 
-def load(probes: Iterable[Probe]) -> Attempts:
-    """What attempts each kind of probe; imports the libraries of these protocols and of no other."""
+def load(probes: Iterable[Probe], agents: socket.socket | None = None) -> Attempts:
+    """What attempts each kind of probe; imports the libraries of these protocols and of no other.
+
+    `agents` is the child's end of `handover`; ValueError when there is none and a probe asks the guest agent.
+    """
     attempts: dict[type[ProtocolProbe], Attempt] = {}
     for probe in probes:
         for part in protocol_probes(probe):
             module = importlib.import_module(f"cleanroomd.probes.{protocol(part)}")
             attempts[type(part)] = module.attempt
+            if isinstance(part, GuestAgentProbe):
+                if agents is None:
+                    raise ValueError("no way to the guest agent was handed over")
+                attempts[GuestAgentProbe] = partial(module.attempt, agents=agents)
             if getattr(part, "tls", False):
                 importlib.import_module("cleanroomd.probes.tls").tls_context()
     return attempts
@@ -99,14 +109,15 @@ def _say(line: bytes) -> None:
         view = view[os.write(_STDOUT, view) :]
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """0 when standard input or output closed, 1 when this process cannot be confined or told what to do."""
     parent = os.getppid()
     try:
         spec = _read_spec()
         if spec is None:
             return 0
-        loaded = load(spec.probes)
+        agents = socket.socket(fileno=int(arguments[0])) if arguments else None
+        loaded = load(spec.probes, agents)
         allowed = {endpoint for probe in spec.probes for endpoint in endpoints(probe)}
         # Landlock knows TCP only: UDP is held by the enclosure's own rules.
         sandbox.confine((port for transport, port in allowed if transport is Transport.TCP), parent=parent)
@@ -128,4 +139,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

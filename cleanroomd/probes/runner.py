@@ -8,16 +8,18 @@ child is replaced after a back-off, and meanwhile the service is not ready.
 import asyncio
 import contextlib
 import signal
+import socket
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cleanroomd
 from cleanroomd.model.observed import ProbeFacts
-from cleanroomd.model.plan import Probe
+from cleanroomd.model.plan import GuestAgentProbe, Probe, protocol_probes
+from cleanroomd.probes import handover
 from cleanroomd.probes.answer import printable
 from cleanroomd.probes.spec import LINE_LIMIT, Pace, Round, Spec, decode_round, encode_spec
 
@@ -38,7 +40,8 @@ class Endurance:
     silence: float = 3.0
     """Multiples of a round's budget without a line after which a child is taken for dead."""
     gap: float = 0.05
-    """Least time between two lines that are taken; a child that says more is held up by its full pipe."""
+    """Least time between two lines that are taken, and between two connections that are handed over; a child that
+    says or asks more is held up."""
     first_backoff: float = 0.5
     longest_backoff: float = 30.0
     steady: float = 60.0
@@ -55,6 +58,7 @@ class _LostError(Exception):
 @dataclass(frozen=True, slots=True)
 class _Watch:
     spec: Spec
+    agent: Path | None
     task: asyncio.Task[None]
 
 
@@ -87,20 +91,29 @@ class ProbeRunner:
         self._watches: dict[str, _Watch] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
-    def watch(self, service: str, probes: Sequence[Probe], address: str, on_answer: OnAnswer) -> None:
+    def watch(
+        self,
+        service: str,
+        probes: Sequence[Probe],
+        address: str,
+        on_answer: OnAnswer,
+        *,
+        agent: Path | None = None,
+    ) -> None:
         """Attempt `probes` at `address` again and again; each outcome goes to `on_answer`, in the loop.
 
-        `on_answer` must not raise: it would end the watch.
+        `on_answer` must not raise: it would end the watch. `agent` is the socket of the machine's guest agent, for
+        probes that ask that.
 
-        Watching a service again changes nothing while its probes and address are the same, else replaces it.
+        Watching a service again changes nothing while its probes and addresses are the same, else replaces it.
         """
         spec = Spec(address=address, probes=tuple(probes), pace=self._pace)
         watch = self._watches.get(service)
-        if watch is not None and watch.spec == spec:
+        if watch is not None and (watch.spec, watch.agent) == (spec, agent):
             return
         self.unwatch(service)
-        task = asyncio.create_task(self._keep(service, spec, on_answer), name=f"probes of {service}")
-        self._watches[service] = _Watch(spec, task)
+        task = asyncio.create_task(self._keep(service, spec, agent, on_answer), name=f"probes of {service}")
+        self._watches[service] = _Watch(spec, agent, task)
 
     def unwatch(self, service: str) -> None:
         """Stop; `on_answer` is not called again for it. Unknown services are fine."""
@@ -121,29 +134,58 @@ class ProbeRunner:
             self.unwatch(service)
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    async def _keep(self, service: str, spec: Spec, on_answer: OnAnswer) -> None:
+    async def _keep(self, service: str, spec: Spec, agent: Path | None, on_answer: OnAnswer) -> None:
         """One child after another until cancelled."""
         losses = 0
         while True:
             began = _boottime()
             try:
-                await self._run_child(service, spec, on_answer)
+                async with self._agents(spec, agent) as inherited:
+                    await self._run_child(service, spec, inherited, on_answer)
             except (_LostError, OSError) as error:
                 on_answer(service, _facts(ok=False, detail=f"probe crashed: {printable(str(error))}"))
             losses = 1 if _boottime() - began >= self._endurance.steady else losses + 1
             backoff = self._endurance.first_backoff * 2 ** min(losses - 1, 16)
             await asyncio.sleep(min(backoff, self._endurance.longest_backoff))
 
-    async def _run_child(self, service: str, spec: Spec, on_answer: OnAnswer) -> None:
+    @contextlib.asynccontextmanager
+    async def _agents(self, spec: Spec, agent: Path | None) -> AsyncIterator[tuple[int, ...]]:
+        """What a child inherits to ask the guest agent: nothing where no probe does."""
+        asking = (isinstance(part, GuestAgentProbe) for probe in spec.probes for part in protocol_probes(probe))
+        if agent is None or not any(asking):
+            yield ()
+            return
+        ours, theirs = handover.pair()
+        with ours, theirs:
+            handing = asyncio.create_task(self._hand_over(ours, agent))
+            try:
+                yield (theirs.fileno(),)
+            finally:
+                handing.cancel()
+                await asyncio.wait((handing,))
+
+    async def _hand_over(self, ours: socket.socket, agent: Path) -> None:
+        """Connections as the child asks for them. A machine that took it over gets them too: they lead to itself."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(ConnectionError):
+            while await loop.sock_recv(ours, 1):
+                # One that gets no answer waits for it until its attempt is over, and asks again in the next.
+                with contextlib.suppress(OSError):
+                    handover.hand_over(ours, agent)
+                await asyncio.sleep(self._endurance.gap)
+
+    async def _run_child(self, service: str, spec: Spec, inherited: tuple[int, ...], on_answer: OnAnswer) -> None:
         """One child from start to end, which is always a _LostError or a cancellation."""
         process = await asyncio.create_subprocess_exec(
             *self._command,
+            *map(str, inherited),
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
             env=child_environment(),
             cwd="/",
             start_new_session=True,
+            pass_fds=inherited,
             limit=LINE_LIMIT,
         )
         try:

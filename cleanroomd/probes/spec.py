@@ -13,6 +13,7 @@ from cleanroomd.model.plan import (
     DicomProbe,
     DnsProbe,
     FhirProbe,
+    GuestAgentProbe,
     HttpProbe,
     KerberosProbe,
     LdapProbe,
@@ -49,6 +50,7 @@ _KINDS: dict[str, type[ProtocolProbe]] = {
     "smb": SmbProbe,
     "dns": DnsProbe,
     "mssql": MssqlProbe,
+    "guest_agent": GuestAgentProbe,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 

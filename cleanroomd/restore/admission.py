@@ -1,6 +1,6 @@
 """The verdict on a plan before anything starts: who fits, who shrinks, who stays out, by care priority."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from cleanroomd.model.observed import Capacity, DiskFacts
@@ -16,6 +16,8 @@ class Grant:
 
     memory: int
     start: StartKind
+    because: str = ""
+    """Why a service that the plan starts warm is started cold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,11 @@ class Admission:
 
 
 def admit(
-    outline: Outline, capacity: Capacity, disks: Mapping[str, DiskFacts], running: Mapping[str, int] | None = None
+    outline: Outline,
+    capacity: Capacity,
+    disks: Mapping[str, DiskFacts],
+    running: Mapping[str, int] | None = None,
+    cold_causes: Mapping[str, str] | None = None,
 ) -> Admission:
     """Hand out the memory of `capacity`.
 
@@ -37,7 +43,8 @@ def admit(
     memory than an earlier daemon found, or a disk that has left the vault, stops nothing that runs.
     Required services and what they depend on come first: each is sure of its least memory before any of them
     is given its full share. The others follow by effective priority, full share before least.
-    A service that cannot run never stops one that can.
+    A service that cannot run never stops one that can. `cold_causes` as of `warmth.cold_causes`; without it
+    everything starts cold.
     """
     running = running or {}
     unusable = _unusable(outline, disks)
@@ -80,9 +87,21 @@ def admit(
                 break
         else:
             refusals[name] = _too_large(service.memory_min + capacity.overhead, free)
-    # There are no sealed warm states yet: a service that asks for a warm start is started cold, and shown so.
-    grants = {name: Grant(size, StartKind.COLD) for name, size in granted.items()}
-    return Admission(_verdict(outline, capacity, grants, refusals, orphans, unusable), grants, refusals, orphans)
+    causes = cold_causes or {}
+    grants = {name: _grant(outline.services[name], size, causes.get(name)) for name, size in granted.items()}
+    return Admission(
+        _verdict(outline, capacity, grants, refusals, orphans, unusable, running, free), grants, refusals, orphans
+    )
+
+
+def _grant(service: Service, memory: int, cold_cause: str | None) -> Grant:
+    """`cold_cause` is None for a service that is not staged for a warm start, and "" for one that may."""
+    if cold_cause == "" and memory != service.memory:
+        # A warm state is an image of all the memory that the machine was sealed with.
+        cold_cause = (
+            f"cold, since it gets {format_size(memory)} of memory and was sealed with {format_size(service.memory)}"
+        )
+    return Grant(memory, StartKind.WARM if cold_cause == "" else StartKind.COLD, cold_cause or "")
 
 
 def _unusable(outline: Outline, disks: Mapping[str, DiskFacts]) -> dict[str, str]:
@@ -115,6 +134,8 @@ def _verdict(
     refusals: Mapping[str, str],
     orphans: Mapping[str, str],
     unusable: Mapping[str, str],
+    running: Collection[str],
+    free: int,
 ) -> Verdict:
     findings = []
     for service in outline.plan.services:
@@ -133,9 +154,7 @@ def _verdict(
         elif name in orphans:
             findings.append(Finding(name, "cannot start", f"it depends on {orphans[name]}", f"see {orphans[name]}"))
         elif grants[name].memory < service.memory:
-            effect = f"runs with {format_size(grants[name].memory)} instead of {format_size(service.memory)}"
-            remedy = f"add {format_size(service.memory - grants[name].memory)} of memory"
-            findings.append(Finding(name, effect, f"{format_size(capacity.memory)} of memory for all machines", remedy))
+            findings.append(_shrunk(service, grants[name].memory, capacity, runs=name in running, free=free))
     stopped = [service.name for service in outline.plan.services if service.required and service.name not in grants]
     if stopped:
         cause = next(finding for finding in findings if finding.service == stopped[0])
@@ -148,3 +167,16 @@ def _verdict(
         VerdictKind.ADMISSIBLE,
         f"{len(grants)} services, {format_size(used)} of {format_size(capacity.memory)} of memory",
     )
+
+
+def _shrunk(service: Service, memory: int, capacity: Capacity, *, runs: bool, free: int) -> Finding:
+    name = service.name
+    effect = f"runs with {format_size(memory)} instead of {format_size(service.memory)}"
+    missing = service.memory - memory
+    if runs and missing <= free:
+        remedy = f"`cleanroomctl stop {name}`, then `start {name}`, when care can spare it"
+        return Finding(name, effect, "it started with that", remedy)
+    if service.start is StartKind.WARM and not runs:
+        effect += ", and starts cold"
+    cause = f"{format_size(capacity.memory)} of memory for all machines"
+    return Finding(name, effect, cause, f"add {format_size(missing)} of memory")

@@ -3,10 +3,11 @@
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
 
-from cleanroomd.model.observed import Interface, MachinePhase, Observed
-from cleanroomd.model.plan import UPLINK, Flow, Plan, Port, Protocol, Service, endpoints
+from cleanroomd.model.observed import Interface, MachineFacts, MachinePhase, Observed
+from cleanroomd.model.plan import UPLINK, Flow, Plan, Port, Protocol, Service, endpoint_name, endpoints
 from cleanroomd.model.posture import Allowance, PortGuard, Posture, TapGuard
 from cleanroomd.restore.order import Outline
 
@@ -14,13 +15,47 @@ _ANYWHERE = IPv4Network("0.0.0.0/0")
 _LONGEST_INTERFACE_NAME = 15  # IFNAMSIZ less its terminator, linux/if.h
 
 
-def tap_name(service: str) -> str:
-    """The tap of `service`: readable where the name fits, unambiguous where it does not."""
-    name = f"tap-{service}"
+def tap_name(service: str, card: str = "") -> str:
+    """The tap of one card of `service`: readable where the name fits, unambiguous where it does not."""
+    endpoint = endpoint_name(service, card)
+    name = f"tap-{endpoint}"
     if len(name) <= _LONGEST_INTERFACE_NAME:
         return name
-    digest = hashlib.sha256(service.encode()).hexdigest()[:5]
+    digest = hashlib.sha256(endpoint.encode()).hexdigest()[:5]
     return f"tap-{re.sub(r'[^a-z0-9]', '', service)[:5]}-{digest}"
+
+
+def planned_guards(outline: Outline, service: Service) -> tuple[TapGuard, ...]:
+    """One guard for each network card, the first one first."""
+    return tuple(
+        TapGuard(
+            service=service.name,
+            interface=tap_name(service.name, card.name),
+            mac=card.mac,
+            address=card.address,
+            gateway=card.gateway,
+            neighbours=outline.peers[endpoint_name(service.name, card.name)],
+        )
+        for card in service.cards
+    )
+
+
+def guards(outline: Outline, observed: Observed, name: str) -> tuple[TapGuard, ...]:
+    """As planned; for a machine that runs, with the addresses that it really has, and only the plan's neighbours."""
+    service = outline.services.get(name)
+    planned = () if service is None else planned_guards(outline, service)
+    machine = observed.machines.get(name)
+    if machine is None or machine.made is None:
+        return planned
+    neighbours = {guard.interface: guard.neighbours for guard in planned}
+    return tuple(replace(guard, neighbours=neighbours.get(guard.interface, ())) for guard in machine.made.guards)
+
+
+def address_of(machine: MachineFacts | None, service: Service) -> IPv4Address:
+    """Where `service` is to be probed: the first address of its machine, if there is one, else the plan's."""
+    if machine is None or machine.made is None or not machine.made.guards:
+        return service.address
+    return machine.made.guards[0].address
 
 
 def match_ports(plan: Plan, interfaces: tuple[Interface, ...]) -> Mapping[str, Interface]:
@@ -45,36 +80,51 @@ def desired_posture(outline: Outline, observed: Observed, granted: frozenset[str
     """Guards for every port and every granted or running machine; flows only to services that are ready."""
     plan = outline.plan
     ports = match_ports(plan, observed.interfaces)
-    guarded = {name for name in outline.services if name in granted or name in observed.machines}
+    guarded = [name for name in outline.services if name in granted or name in observed.machines]
+    guarded += sorted(name for name in observed.machines if name not in outline.services)
+    taps = [guard for name in guarded for guard in guards(outline, observed, name)]
+    cards = _cards(outline, {tap.interface: tap for tap in taps})
     ready = {
         name
         for name, machine in observed.machines.items()
         if machine.phase is MachinePhase.RUNNING and machine.ready_at is not None
     }
-    allowances = [allowance for name in guarded for allowance in probe_allowances(outline.services[name])]
+    allowances = [
+        allowance
+        for name in guarded
+        if (service := outline.services.get(name)) is not None
+        for allowance in probe_allowances(service, address_of(observed.machines.get(name), service))
+    ]
     for flow in plan.flows:
         if _open(outline, flow, ready):
-            allowances.extend(_flow_allowances(outline, flow, ports, guarded))
+            allowances.extend(_flow_allowances(outline, flow, ports, cards))
     return Posture(
         ports=tuple(_port_guard(plan, port, ports[port.name]) for port in plan.ports if port.name in ports),
-        taps=tuple(_tap_guard(outline, service) for service in plan.services if service.name in guarded),
+        taps=tuple(taps),
         allowances=frozenset(allowances),
     )
 
 
+def _cards(outline: Outline, taps: Mapping[str, TapGuard]) -> Mapping[str, TapGuard]:
+    """Network card, as flows call it -> its guard, for those that exist at this moment."""
+    names = {name: tap_name(service.name, card.name) for name, (service, card) in outline.cards.items()}
+    return {name: taps[interface] for name, interface in names.items() if interface in taps}
+
+
 def _open(outline: Outline, flow: Flow, ready: set[str]) -> bool:
     """A flow to a service opens with that service; one to a zone with the service that it comes from."""
-    return (flow.to if flow.to in outline.services else flow.origin) in ready
+    owner = outline.cards.get(flow.to) or outline.cards[flow.origin]
+    return owner[0].name in ready
 
 
-def probe_allowances(service: Service) -> Iterator[Allowance]:
-    """What the enclosure itself may open to a machine, compiled from its `ready`."""
+def probe_allowances(service: Service, address: IPv4Address) -> Iterator[Allowance]:
+    """What the enclosure itself may open to a machine at `address`, compiled from its `ready`."""
     for protocol, port in sorted(frozenset().union(*map(endpoints, service.ready))):
         yield Allowance(
             origin="",
             source=_ANYWHERE,
             target=tap_name(service.name),
-            destination=IPv4Network(service.address),
+            destination=IPv4Network(address),
             protocol=protocol,
             port=port,
             label=f"probe of {service.name}, {protocol} {port}",
@@ -82,10 +132,10 @@ def probe_allowances(service: Service) -> Iterator[Allowance]:
 
 
 def _flow_allowances(
-    outline: Outline, flow: Flow, ports: Mapping[str, Interface], guarded: set[str]
+    outline: Outline, flow: Flow, ports: Mapping[str, Interface], cards: Mapping[str, TapGuard]
 ) -> Iterator[Allowance]:
-    origin = _endpoint(outline, flow.origin, ports, guarded)
-    target = _endpoint(outline, flow.to, ports, guarded)
+    origin = _endpoint(outline, flow.origin, ports, cards)
+    target = _endpoint(outline, flow.to, ports, cards)
     if origin is None or target is None:
         return
     for protocol, numbers in ((Protocol.TCP, flow.tcp), (Protocol.UDP, flow.udp)):
@@ -102,12 +152,12 @@ def _flow_allowances(
 
 
 def _endpoint(
-    outline: Outline, name: str, ports: Mapping[str, Interface], guarded: set[str]
+    outline: Outline, name: str, ports: Mapping[str, Interface], cards: Mapping[str, TapGuard]
 ) -> tuple[str, IPv4Network] | None:
-    """Interface and network of a zone or service; None where it does not exist at this moment."""
-    if name in outline.services:
-        service = outline.services[name]
-        return (tap_name(name), IPv4Network(service.address)) if name in guarded else None
+    """Interface and network of a zone or network card; None where it does not exist at this moment."""
+    if name in outline.cards:
+        guard = cards.get(name)
+        return None if guard is None else (guard.interface, IPv4Network(guard.address))
     zone = outline.plan.zone(name)
     interface = ports.get(zone.port)
     # A tagged zone has no interface of its own yet; it stays closed rather than share the untagged one.
@@ -125,15 +175,4 @@ def _port_guard(plan: Plan, port: Port, interface: Interface) -> PortGuard:
         mac=interface.mac,
         dark=dark,
         addresses=() if dark else addresses,
-    )
-
-
-def _tap_guard(outline: Outline, service: Service) -> TapGuard:
-    return TapGuard(
-        service=service.name,
-        interface=tap_name(service.name),
-        mac=service.mac,
-        address=service.address,
-        gateway=service.gateway,
-        neighbours=outline.peers[service.name],
     )

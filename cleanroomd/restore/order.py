@@ -1,11 +1,21 @@
 """The order in which services come back: who depends on whom, and who is served first."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Network
 
-from cleanroomd.model.plan import Plan, Service
+from cleanroomd.model.plan import Card, Plan, Service, endpoint_name
+
+
+def definition(service: Service) -> str:
+    """Digest of all that a machine is made from: where two differ, the one that runs is not what the plan describes."""
+    made_from = (
+        *(service.cards, service.memory, service.cpus, service.disks, service.firmware, service.controller),
+        *(service.start, service.role, service.guest_agent),
+    )
+    return hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -17,6 +27,20 @@ class Outline:
     @cached_property
     def services(self) -> Mapping[str, Service]:
         return {service.name: service for service in self.plan.services}
+
+    @cached_property
+    def definitions(self) -> Mapping[str, str]:
+        """Service -> `definition`."""
+        return {service.name: definition(service) for service in self.plan.services}
+
+    @cached_property
+    def cards(self) -> Mapping[str, tuple[Service, Card]]:
+        """What a flow may call a network card -> the card, and whose it is."""
+        return {
+            endpoint_name(service.name, card.name): (service, card)
+            for service in self.plan.services
+            for card in service.cards
+        }
 
     @cached_property
     def dependants(self) -> Mapping[str, tuple[str, ...]]:
@@ -50,14 +74,14 @@ class Outline:
 
     @cached_property
     def peers(self) -> Mapping[str, tuple[IPv4Network, ...]]:
-        """Service -> the networks of all that a flow connects it with, in either direction."""
+        """Network card, as in `cards` -> the networks of all that a flow connects it with, in either direction."""
         zones = {zone.name: zone.network for zone in self.plan.zones}
-        found: dict[str, set[IPv4Network]] = {service.name: set() for service in self.plan.services}
+        found: dict[str, set[IPv4Network]] = {name: set() for name in self.cards}
         for flow in self.plan.flows:
             for name, other in ((flow.origin, flow.to), (flow.to, flow.origin)):
                 if name in found:
-                    service = self.services.get(other)
-                    found[name].add(zones[other] if service is None else IPv4Network(service.address))
+                    peer = self.cards.get(other)
+                    found[name].add(zones[other] if peer is None else IPv4Network(peer[1].address))
         return {name: tuple(sorted(networks)) for name, networks in found.items()}
 
     @cached_property

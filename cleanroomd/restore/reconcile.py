@@ -45,6 +45,8 @@ def reconcile(outline: Outline, observed: Observed) -> Round:
         steps.extend(step for guard, step in links if step is not None and not guard.dark)
     for name in outline.start_order:
         steps.extend(judgement.services[name].steps)
+    for stranger in judgement.strangers.values():
+        steps.extend(stranger.steps)
     steps.extend(unwatch_steps(outline, observed))
     return Round(judgement, posture, tuple(steps), min(wakes, default=None))
 

@@ -6,33 +6,39 @@ from typing import Any
 
 from cleanroomd.model.observed import (
     Failure,
+    Fallback,
     Interface,
     MachineFacts,
     MachinePhase,
+    Made,
     Observed,
     OverlayFacts,
     ProbeFacts,
 )
+from cleanroomd.model.plan import StartKind
 from cleanroomd.model.posture import Proof
 from cleanroomd.model.steps import (
     ApplyRules,
     DeclareReady,
     FailAttempt,
+    FallBack,
     LaunchMachine,
     MakeTap,
     RunMachine,
+    SetAside,
     SetLink,
     Step,
     StopMachine,
     UnwatchReadiness,
     WatchReadiness,
 )
+from cleanroomd.restore.desired import planned_guards
 from cleanroomd.restore.estimate import assumed_duration
 from cleanroomd.restore.order import Outline
 from cleanroomd.restore.reconcile import reconcile
 
-Duration = Callable[[str, int], float | None]
-"""Service and attempt -> seconds from first instruction to a correct answer; None if it never answers."""
+Duration = Callable[[MachineFacts], float | None]
+"""A machine that runs -> seconds from its first instruction to a correct answer; None if it never answers."""
 
 
 def rehearse(outline: Outline, observed: Observed, duration: Duration | None = None) -> Iterator[tuple[float, Step]]:
@@ -41,19 +47,19 @@ def rehearse(outline: Outline, observed: Observed, duration: Duration | None = N
     `duration` defaults to what was measured before or is assumed. Steps succeed at once; time passes only
     while machines boot and while back-offs last.
     """
-    take = duration or (lambda name, _attempt: assumed_duration(observed, name))
+    take = duration or (lambda machine: assumed_duration(observed, machine.service, machine.start))
     while True:
         turn = reconcile(outline, observed)
         for step in turn.steps:
             yield observed.now, step
-            observed = outcome(step, observed)
+            observed = outcome(outline, step, observed)
         if turn.steps:
             continue
         instants = [] if turn.wake_at is None else [turn.wake_at]
         answers = {}
         for name, machine in observed.machines.items():
             if machine.phase is MachinePhase.RUNNING and machine.ready_at is None and machine.running_at is not None:
-                seconds = take(name, machine.attempt)
+                seconds = take(machine)
                 if seconds is not None:
                     answers[name] = machine.running_at + seconds
         instants.extend(answers.values())
@@ -65,7 +71,7 @@ def rehearse(outline: Outline, observed: Observed, duration: Duration | None = N
         observed = replace(observed, probes={**observed.probes, **probes})
 
 
-def outcome(step: Step, observed: Observed) -> Observed:
+def outcome(outline: Outline, step: Step, observed: Observed) -> Observed:
     """What is observed once `step` has succeeded."""
     match step:
         case MakeTap():
@@ -86,28 +92,49 @@ def outcome(step: Step, observed: Observed) -> Observed:
         case UnwatchReadiness():
             return replace(observed, watched=observed.watched - {step.service})
         case _:
-            return _machine_outcome(step, observed)
+            return _machine_outcome(outline, step, observed)
 
 
 def _machine_outcome(
-    step: LaunchMachine | RunMachine | DeclareReady | FailAttempt | StopMachine, observed: Observed
+    outline: Outline,
+    step: LaunchMachine | RunMachine | DeclareReady | FailAttempt | SetAside | FallBack | StopMachine,
+    observed: Observed,
 ) -> Observed:
     name = step.service
     now = observed.now
     machine = observed.machines.get(name)
     match step:
         case LaunchMachine():
-            facts = MachineFacts(name, 0, MachinePhase.PAUSED, step.start, step.attempt, step.memory, now)
-            before = observed.overlays.get(name, OverlayFacts())
-            overlay = replace(before, exists=True)
-            return _with(observed, name, facts, overlays={**observed.overlays, name: overlay})
+            service = outline.services[name]
+            made = Made(
+                definition=outline.definitions[name],
+                guards=planned_guards(outline, service),
+                depends_on=service.depends_on,
+                shutdown_timeout=service.shutdown_timeout,
+            )
+            facts = MachineFacts(
+                name, 0, MachinePhase.PAUSED, step.start, step.attempt, step.memory, launched_at=now, made=made
+            )
+            return _with(observed, name, facts, overlays=_overlay(observed, name, exists=True))
         case RunMachine() if machine is not None:
-            overlays = {**observed.overlays, name: OverlayFacts(exists=True, marked=True)}
+            overlays = _overlay(observed, name, marked=True, opened=machine.start is StartKind.COLD)
             running = replace(machine, phase=MachinePhase.RUNNING, running_at=now)
             return _with(observed, name, running, overlays=overlays, probes=_without(observed.probes, name))
         case DeclareReady() if machine is not None:
             ready = replace(machine, ready_at=now, proof=step.proof)
-            return _with(observed, name, ready, failures=_without(observed.failures, name))
+            return _with(
+                observed,
+                name,
+                ready,
+                overlays=_overlay(observed, name, opened=True),
+                failures=_without(observed.failures, name),
+                fallbacks=_without(observed.fallbacks, name),
+            )
+        case SetAside():
+            return replace(observed, overlays=_aside(observed, name))
+        case FallBack():
+            fallbacks = {**observed.fallbacks, name: Fallback(step.reason, complete=True)}
+            return replace(_gone(observed, name), overlays=_aside(observed, name), fallbacks=fallbacks)
         case FailAttempt():
             failures = (*observed.failures.get(name, ()), Failure(now, step.reason))
             gone = _gone(observed, name)
@@ -116,6 +143,15 @@ def _machine_outcome(
             return _gone(observed, name)
         case _:
             return observed
+
+
+def _overlay(observed: Observed, name: str, **changes: bool) -> dict[str, OverlayFacts]:
+    return {**observed.overlays, name: replace(observed.overlays.get(name, OverlayFacts()), **changes)}
+
+
+def _aside(observed: Observed, name: str) -> dict[str, OverlayFacts]:
+    before = observed.overlays.get(name, OverlayFacts())
+    return {**observed.overlays, name: OverlayFacts(aside=before.aside + before.exists)}
 
 
 def _gone(observed: Observed, name: str) -> Observed:

@@ -11,18 +11,21 @@ from cleanroomd.model.status import (
 )
 from cleanroomd.restore.desired import match_ports
 from cleanroomd.restore.estimate import remaining
-from cleanroomd.restore.judgement import Judgement
+from cleanroomd.restore.judgement import Judgement, ServiceJudgement, is_outdated
 from cleanroomd.restore.order import Outline
 from cleanroomd.restore.reconcile import Round
 
 _UNSETTLED = frozenset({ServiceState.PENDING, ServiceState.STARTING, ServiceState.BOOTING, ServiceState.STOPPING})
 
 
-def report(outline: Outline, observed: Observed, turn: Round, *, unsealed: bool) -> Status:
+def report(outline: Outline, observed: Observed, turn: Round, *, unsealed: bool, plan_problem: str = "") -> Status:
     """What the daemon says of itself after `turn`."""
     judgement = turn.judgement
     estimates = remaining(outline, observed, judgement)
-    services = tuple(_service(outline, observed, judgement, name, estimates.get(name)) for name in outline.start_order)
+    services = (
+        *(_service(outline, observed, judgement, name, estimates.get(name)) for name in outline.start_order),
+        *(_stranger(observed, name, judged) for name, judged in judgement.strangers.items()),
+    )
     state = run_state(outline, judgement)
     elapsed = [service.elapsed for service in services if service.elapsed is not None]
     settled = state in (RunState.RESTORED, RunState.DEGRADED)
@@ -36,7 +39,8 @@ def report(outline: Outline, observed: Observed, turn: Round, *, unsealed: bool)
         isolation=_isolation(observed),
         verdict=judgement.admission.verdict,
         services=services,
-        next_action=_next_action(outline, observed, turn, state),
+        next_action=_next_action(outline, observed, turn, state, plan_problem),
+        plan_problem=plan_problem,
         unsealed=unsealed,
     )
 
@@ -83,6 +87,30 @@ def _service(
         attempt=machine.attempt if machine else len(observed.failures.get(name, ())) + 1,
         address=str(service.address),
         data_as_of=max(staged, default=None),
+        kept_aside=observed.overlays[name].aside if name in observed.overlays else 0,
+    )
+
+
+def _stranger(observed: Observed, name: str, judged: ServiceJudgement) -> ServiceStatus:
+    """A machine that the plan in force does not name, while it is still there."""
+    machine = observed.machines[name]
+    guards = machine.made.guards if machine.made else ()
+    return ServiceStatus(
+        name=name,
+        title=name,
+        priority=5,
+        required=False,
+        state=judged.state,
+        reason=judged.reason,
+        since=judged.since,
+        elapsed=None,
+        remaining=None,
+        start=machine.start.value,
+        proof="",
+        attempt=machine.attempt,
+        address=str(guards[0].address) if guards else "",
+        data_as_of=None,
+        kept_aside=0,
     )
 
 
@@ -101,10 +129,12 @@ def _isolation(observed: Observed) -> IsolationStatus:
     )
 
 
-def _next_action(outline: Outline, observed: Observed, turn: Round, state: RunState) -> str:
+def _next_action(outline: Outline, observed: Observed, turn: Round, state: RunState, plan_problem: str) -> str:
     """The most pressing thing for the operator, or that there is nothing to do."""
     if observed.isolation_problem:
         return "nothing was opened; see `cleanroomctl log`, and restart the enclosure if this lasts"
+    if plan_problem:
+        return f"correct the plan, or put the one before back; the one before stays in force: {plan_problem}"
     found = match_ports(outline.plan, observed.interfaces)
     for zone in outline.plan.zones:
         interface = found.get(zone.port)
@@ -120,6 +150,14 @@ def _next_action(outline: Outline, observed: Observed, turn: Round, state: RunSt
         return f"for {finding.service}: {finding.remedy}"
     if state is RunState.STOPPED:
         return "`cleanroomctl restore` starts the services again"
+    outdated = [
+        name
+        for name, machine in observed.machines.items()
+        if name in outline.services and is_outdated(outline, machine)
+    ]
+    if outdated:
+        name = min(outdated, key=outline.start_order.index)
+        return f"`cleanroomctl stop {name}`, then `start {name}`, when care can spare it: its plan has changed"
     stopped = [name for name in outline.start_order if turn.judgement.services[name].state is ServiceState.STOPPED]
     if stopped:
         return f"`cleanroomctl start {stopped[0]}` starts it again"

@@ -22,8 +22,9 @@ def timeline(
     duration: Callable[[str], float],
     under_way: Mapping[str, float],
     waiting: Mapping[str, Collection[str]],
+    warm: Collection[str] = (),
 ) -> Mapping[str, Span]:
-    """Play the starts through, O(n log n).
+    """Play the starts through, O(n log n). Those in `warm` need no slot.
 
     `under_way` gives the seconds that each machine which boots already still takes, `waiting` each service that is
     to start with the dependencies that are not ready yet. A service that waits for one which never comes is left out.
@@ -31,13 +32,27 @@ def timeline(
     found: dict[str, Span] = {}
     needs = {name: set(missing) for name, missing in waiting.items()}
     place = {name: index for index, name in enumerate(outline.start_order)}
-    startable = [(place[name], name) for name, missing in needs.items() if not missing]
-    heapq.heapify(startable)
+    slotless = frozenset(warm)
+    startable: list[tuple[int, str]] = []
+    at_once: list[tuple[int, str]] = []
+
+    def may_start(name: str) -> None:
+        if name in slotless:
+            at_once.append((place[name], name))
+        else:
+            heapq.heappush(startable, (place[name], name))
+
+    for name, missing in needs.items():
+        if not missing:
+            may_start(name)
     booting = [(left, place[name], name, 0.0) for name, left in under_way.items()]
     heapq.heapify(booting)
-    free = max(1, slots) - len(booting)
+    free = max(1, slots) - sum(name not in slotless for name in under_way)
     now = 0.0
     while True:
+        for index, name in at_once:
+            heapq.heappush(booting, (now + duration(name), index, name, now))
+        at_once.clear()
         while startable and free > 0:
             index, name = heapq.heappop(startable)
             free -= 1
@@ -49,13 +64,13 @@ def timeline(
         while booting and booting[0][0] == now:
             _, _, name, start = heapq.heappop(booting)
             found[name] = Span(start, now)
-            free += 1
+            free += name not in slotless
             for dependant in outline.dependants[name]:
-                missing = needs.get(dependant)
-                if missing and name in missing:
-                    missing.remove(name)
-                    if not missing:
-                        heapq.heappush(startable, (place[dependant], dependant))
+                still = needs.get(dependant)
+                if still and name in still:
+                    still.remove(name)
+                    if not still:
+                        may_start(dependant)
 
 
 def critical_path(outline: Outline, names: Collection[str], duration: Callable[[str], float]) -> float:

@@ -16,10 +16,9 @@ from cleanroomd.control.client import Client
 from cleanroomd.errors import CleanroomError, ControlError, MachineError
 from cleanroomd.model.status import RunState, Status
 from cleanroomd.plan.load import load
-from rigs import attack, intruder, namespaces, report
+from rigs import attack, guest_agent, intruder, namespaces, report
 from rigs.attack import Attacker, Strike
 from rigs.events import Acted, Changed, Ended, Event, Failed, Hosts, Said, encode
-from rigs.guest_agent import GuestAgent
 from rigs.namespaces import Node, Rig
 from rigs.pid1 import Unit
 from rigs.report import Act, PowerCut, Report
@@ -206,11 +205,9 @@ class Demonstration:
         if not self._orders.scenario.guest_agent:
             return await self._by_request(attacker)
         order = json.dumps(attack.order(attacker, self._plan))
-        try:
-            async with GuestAgent(self._orders.root / "run/machines" / attacker.name / "agent.sock") as agent:
-                output = await agent.run(("/usr/bin/python3", "-", order), text=INTRUDER, seconds=STRIKE_SECONDS)
-        except OSError as error:
-            raise MachineError(f"cannot reach its guest agent: {error}") from error
+        agent = self._orders.root / "run/machines" / attacker.name / "agent.sock"
+        argv = ("/usr/bin/python3", "-", order)
+        output = await guest_agent.run(agent, argv, text=INTRUDER, seconds=STRIKE_SECONDS)
         outcome: dict[str, Any] = json.loads(output)
         return outcome
 

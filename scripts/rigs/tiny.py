@@ -55,6 +55,9 @@ VIRTUAL = Kernel(
 )
 """For machines on VirtIO alone; small, and quick under emulation."""
 
+WITH_SERIAL_PORTS = Kernel(package=VIRTUAL.package, modules=(*VIRTUAL.modules, "virtio_console"))
+"""For machines with a guest agent."""
+
 PHYSICAL = Kernel(
     package="linux-image-amd64",
     modules=(
@@ -74,6 +77,8 @@ class Guest:
     gateway: str
     prefix: int = 24
     kernel: Kernel = VIRTUAL
+    agent: bool = False
+    """Whether it has this machine's qemu-ga, and no ear for the power button."""
 
     @property
     def disk(self) -> str:
@@ -84,7 +89,9 @@ class Guest:
         for value in (self.name, self.address, self.gateway):
             if re.fullmatch(r"[A-Za-z0-9.-]+", value) is None:
                 raise ValueError(f"{value!r} does not belong in a shell assignment")
-        return f"NAME={self.name}\nADDRESS={self.address}/{self.prefix}\nGATEWAY={self.gateway}\nLABEL=tiny-data\n"
+        return f"NAME={self.name}\nADDRESS={self.address}/{self.prefix}\nGATEWAY={self.gateway}\nLABEL=tiny-data\n" + (
+            "AGENT=yes\n" if self.agent else ""
+        )
 
 
 def build(guests: Sequence[Guest], cache: Path, report: Callable[[str], None]) -> Mapping[str, Path]:
@@ -113,6 +120,8 @@ def disk_digest(guest: Guest, kernel_version: str) -> str:
     sources = (Path(__file__), Path(disks.__file__), *sorted(RECIPE.iterdir()), *sorted(BOOT_RECIPE.iterdir()))
     for text in (guest.identity(), kernel_version, *(path.read_text(encoding="utf-8") for path in sources)):
         digest.update(f"{len(text)}\0{text}".encode())
+    if guest.agent:
+        digest.update(_agent_program().read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -203,6 +212,8 @@ def _initrd(guest: Guest, kernel: Path, work: Path) -> Path:
         shutil.copyfile(RECIPE / source, root / place)
         (root / place).chmod(0o755)
     (root / "etc/identity").write_text(guest.identity(), encoding="ascii")
+    if guest.agent:
+        _add_agent(root)
 
     (available,) = (kernel / "lib/modules").iterdir()
     dependencies = read_dependencies(available)
@@ -217,6 +228,27 @@ def _initrd(guest: Guest, kernel: Path, work: Path) -> Path:
         ["cpio", "--create", "--format=newc", "--owner=0:0", "--quiet", "-D", root, f"--file={initrd}"], text=files
     )
     return initrd
+
+
+def _agent_program() -> Path:
+    program = shutil.which("qemu-ga", path=shell.search_path())
+    if program is None:
+        raise CleanroomError("cannot build the tiny machines: no qemu-ga installed", "apt-get install qemu-guest-agent")
+    return Path(program)
+
+
+def _add_agent(root: Path) -> None:
+    """qemu-ga with the libraries that it needs, and what it calls to shut down: it runs /sbin/shutdown."""
+    program = _agent_program()
+    libraries = re.findall(r"(/\S+) \(0x", shell.output(["ldd", program]))
+    for path in (program, *map(Path, libraries)):
+        target = root / path.relative_to("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        target.chmod(0o755)
+    (root / "sbin").mkdir(exist_ok=True)
+    shutil.copyfile(RECIPE / "power-button", root / "sbin/shutdown")
+    (root / "sbin/shutdown").chmod(0o755)
 
 
 def _unpack_module(source: Path, folder: Path) -> str:

@@ -67,7 +67,7 @@ class Bench:
 
     async def launch(self, launcher: Launcher) -> None:
         await self.crisis.prepare(SERVICE.name, self.images)
-        await launcher.launch(SERVICE, tap=TAP, disks=self.images, memory=MEMORY, start=StartKind.COLD, attempt=1)
+        await launcher.launch(SERVICE, taps=(TAP,), disks=self.images, memory=MEMORY, start=StartKind.COLD, attempt=1)
 
     async def run(self, launcher: Launcher) -> None:
         self.crisis.mark(SERVICE.name, {})
@@ -125,7 +125,7 @@ async def test_a_later_daemon_adopts_what_runs_and_what_is_paused(bench: Bench) 
         assert second.facts()[SERVICE.name].phase is MachinePhase.PAUSED
         await bench.run(second)
         assert "ready" in await http("/")
-        second.declare_ready(SERVICE.name, "HTTP 200")
+        await second.declare_ready(SERVICE.name, "HTTP 200")
         known = second.facts()[SERVICE.name]
     async with bench.launcher() as third:
         await third.adopt()

@@ -116,9 +116,9 @@ async def watch(enter: list[str]) -> AsyncIterator[Watch]:
     """Start a real child in the servers' namespace that attempts the given probes; returns what it says."""
     runner = ProbeRunner(command=[*enter, *child_command()], pace=PACE)
 
-    def start(*probes: Probe) -> Answers:
+    def start(*probes: Probe, agent: Path | None = None) -> Answers:
         answers = Answers()
-        runner.watch(f"watch {len(runner.watched())}", probes, LOOPBACK, answers)
+        runner.watch(f"watch {len(runner.watched())}", probes, LOOPBACK, answers, agent=agent)
         return answers
 
     yield start

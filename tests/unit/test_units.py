@@ -28,6 +28,10 @@ def test_the_keeper_comes_before_any_network_and_before_the_daemon() -> None:
     assert "cleanroom-keeper.service" in read("cleanroomd.service")["Unit"]["After"].split()
 
 
+def test_a_reload_reads_the_plan_again_and_restarts_nothing() -> None:
+    assert read("cleanroomd.service")["Service"]["ExecReload"] == "kill -HUP $MAINPID"
+
+
 def test_restarting_the_daemon_ends_no_machine() -> None:
     assert read("cleanroomd.service")["Service"]["KillMode"] == "process"
 

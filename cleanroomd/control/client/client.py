@@ -47,9 +47,19 @@ class Client:
     async def shutdown(self) -> str:
         return str(await self._call("shut down", "Shutdown"))
 
-    async def journal(self, *, follow: bool = False) -> AsyncGenerator[JournalEntry, None]:
-        """The run journal from its beginning; with `follow` it goes on for ever."""
-        replies = self._replies("read the journal", "ReadJournal", {"follow": follow}, more=True)
+    async def journal(
+        self, *, follow: bool = False, last: int | None = None, service: str | None = None
+    ) -> AsyncGenerator[JournalEntry, None]:
+        """The run journal from its beginning, or its `last` entries; with `follow` it goes on for ever.
+
+        With `service` only what is about that service.
+        """
+        parameters: dict[str, object] = {"follow": follow}
+        if last is not None:
+            parameters["last"] = last
+        if service is not None:
+            parameters["service"] = service
+        replies = self._replies("read the journal", "ReadJournal", parameters, more=True)
         async with aclosing(replies):
             async for entry in replies:
                 if entry is not None:

@@ -79,10 +79,12 @@ def explained(deed: str, path: StrPath) -> Iterator[None]:
         ) from error
     except OSError as error:
         cause = "nothing answers" if isinstance(error, FileNotFoundError | ConnectionRefusedError) else error.strerror
-        raise ControlError(
-            f"cannot reach cleanroomd: {cause or error} on {fspath(path)}",
-            "is the enclosure on? another socket is named with --socket or CLEANROOM_CONTROL",
-        ) from error
+        advice = (
+            "use sudo"
+            if isinstance(error, PermissionError)
+            else "`systemctl status cleanroomd` says whether it runs; --socket or CLEANROOM_CONTROL name another socket"
+        )
+        raise ControlError(f"cannot reach cleanroomd: {cause or error} on {fspath(path)}", advice) from error
     except (ValueError, RecursionError) as error:
         raise ControlError(
             f"cannot {deed}: what cleanroomd answered is not understood",

@@ -1,22 +1,25 @@
-"""`scripts/reference [--check]`: write docs/reference/ from the code, or say whether it is what the code says."""
+"""`scripts/reference [--check]`: write what is written from the code, or say whether it is what the code says."""
 
 import argparse
 import sys
 
 from cleanroomd.errors import Exit
-from rigs.reference import FOLDER, stale, write
+from rigs.reference import ROOT, stale, write
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/reference", description="Write docs/reference/ from the code.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/reference",
+        description="Write docs/reference/, docs/man/, message catalogs and completions from the code.",
+    )
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a file is not what the code says")
     options = parser.parse_args()
     if not options.check:
-        write(FOLDER)
+        write(ROOT)
         return Exit.DONE
-    names = stale(FOLDER)
+    names = stale(ROOT)
     for name in names:
-        print(f"docs/reference/{name} is not what the code says; run scripts/reference", file=sys.stderr)
+        print(f"{name} is not what the code says; run scripts/reference", file=sys.stderr)
     return Exit.CANNOT if names else Exit.DONE
 
 

@@ -8,31 +8,35 @@ import click
 
 from cleanroomd import daemon
 from cleanroomd.cli import output
-from cleanroomd.cli.output import INTERRUPTED, READER_LEFT
+from cleanroomd.cli.output import INTERRUPTED, READER_LEFT, JsonOption
 from cleanroomd.cli.verbs import cli
 from cleanroomd.errors import Exit
 from cleanroomd.keeper import __main__ as keeper
 from rigs.reference.markdown import bullets, code, doc_of, page, paragraph, prose
 
+_NO_BREAK = "\u00a0"
+_SIGNALS = {
+    "SIGHUP": "It reads the plan again, as `systemctl reload cleanroomd` asks. One that cannot be used changes "
+    "nothing; the status says why.",
+    "SIGTERM, SIGINT": "It ends. Every machine outlives it, and the next daemon adopts it.",
+}
+"""Of the daemon."""
+
 
 def cleanroomctl() -> str:
-    top = _top(cli, "cleanroomctl")
-    exits = {
-        **{int(code): doc_of(Exit, code.name) for code in Exit},
-        INTERRUPTED: doc_of(output, "INTERRUPTED"),
-        READER_LEFT: doc_of(output, "READER_LEFT"),
-    }
+    program = top(cli, "cleanroomctl")
     return page(
         "cleanroomctl",
         "cleanroomd/cli/",
-        *_command(top),
+        *_command(program),
         "## Exit codes",
-        bullets(f"**{number}**: {meaning}" for number, meaning in exits.items()),
+        bullets(f"**{number}**: {meaning}" for number, meaning in exits().items()),
         paragraph(
             "What cannot be done is said on standard error: a line that begins with `cannot`, and below it what to do "
-            'next. With `--json` it is a JSON object on standard output instead: `{"error": ..., "hint": ...}`.'
+            "next. With `--json` it is a JSON object on standard output instead; [What `--json` prints](json.md) has "
+            "every such object field by field."
         ),
-        *(part for verb in _verbs(top) for part in (f"## {verb.command_path}", *_command(verb))),
+        *(part for verb in verbs(program) for part in (f"## {verb.command_path}", *_command(verb))),
     )
 
 
@@ -40,19 +44,36 @@ def cleanroomd() -> str:
     return page(
         "cleanroomd",
         "cleanroomd/daemon.py and cleanroomd/keeper/__main__.py",
-        *_command(_top(daemon.main, "cleanroomd")),
-        paragraph(f"The exit code is {Exit.DONE:d} after SIGTERM or SIGINT, {Exit.CANNOT:d} when the daemon cannot "
-                  f"start, and {Exit.USAGE:d} when the command line is wrong. Every machine outlives the daemon."),
+        *_command(top(daemon.main, "cleanroomd")),
+        "## Signals",
+        daemon_signals(),
+        "## Exit codes of the daemon",
+        daemon_exits(),
         "## The keeper",
-        *_keeper(),
-    )  # fmt: skip
+        *keeper_parts(),
+    )
 
 
-def _top(command: click.Command, name: str) -> click.Context:
+def daemon_signals() -> str:
+    return bullets(f"**{names}**: {what}" for names, what in _SIGNALS.items())
+
+
+def daemon_exits() -> str:
+    return bullets(
+        [
+            f"**{Exit.DONE:d}**: It ended as it was told to.",
+            f"**{Exit.CANNOT:d}**: It could not start; the message says why, and what to do next.",
+            f"**{Exit.USAGE:d}**: {doc_of(Exit, Exit.USAGE.name)}",
+        ]
+    )
+
+
+def top(command: click.Command, name: str) -> click.Context:
+    """What every other context of the program is within."""
     return click.Context(command, info_name=name, **command.context_settings)
 
 
-def _verbs(context: click.Context) -> Iterator[click.Context]:
+def verbs(context: click.Context) -> Iterator[click.Context]:
     """Every verb below, in the order of the help; one that only holds others comes before them."""
     group = context.command
     if not isinstance(group, click.Group):
@@ -62,20 +83,57 @@ def _verbs(context: click.Context) -> Iterator[click.Context]:
         if command is not None and not command.hidden:
             verb = click.Context(command, info_name=name, parent=context)
             yield verb
-            yield from _verbs(verb)
+            yield from verbs(verb)
+
+
+def document_of(command: click.Command) -> type[Any] | None:
+    """The type of what it prints with --json, if it has that."""
+    options = (parameter for parameter in command.params if isinstance(parameter, JsonOption))
+    return next((option.document for option in options), None)
+
+
+def exits() -> dict[int, str]:
+    """Exit code of `cleanroomctl` -> what it means."""
+    return {
+        **{int(code): doc_of(Exit, code.name) for code in Exit},
+        INTERRUPTED: doc_of(output, "INTERRUPTED"),
+        READER_LEFT: doc_of(output, "READER_LEFT"),
+    }
+
+
+def synopsis(context: click.Context) -> str:
+    """The command with all its options, as git's and systemd's pages have it; Markdown, broken between options only."""
+    words = [f"**{context.command_path}**"]
+    for parameter in context.command.params:
+        if isinstance(parameter, click.Option):
+            longest = max(parameter.opts, key=len)
+            both = "|".join([longest, *parameter.secondary_opts])
+            value = "" if parameter.is_flag else f" {parameter.make_metavar(context)}"
+            words.append(f"{both}{value}" if parameter.required else f"[{both}{value}]")
+        else:
+            words.append(parameter.make_metavar(context))
+    if isinstance(context.command, click.Group):
+        words.append("COMMAND ...")
+    return " ".join(word.replace(" ", _NO_BREAK) for word in words)
+
+
+def options(context: click.Context) -> str:
+    command = context.command
+    shown = command.get_params(context) if context.parent is None else command.params
+    records = (parameter.get_help_record(context) for parameter in shown)
+    # Arguments have a record without help where click gives them one at all; the usage and the help name them.
+    return bullets(f"`{record[0]}`: {record[1]}" for record in records if record and record[1])
 
 
 def _command(context: click.Context) -> Iterator[str]:
     command = context.command
     yield code(" ".join([context.command_path, *command.collect_usage_pieces(context)]))
     yield prose(command.help)
-    shown = command.get_params(context) if context.parent is None else command.params
-    records = (parameter.get_help_record(context) for parameter in shown)
-    # Arguments have a record without help where click gives them one at all; the usage and the help name them.
-    yield bullets(f"`{record[0]}`: {record[1]}" for record in records if record and record[1])
+    yield options(context)
 
 
-def _keeper() -> Iterator[str]:
+def keeper_parts() -> Iterator[str]:
+    """How it is called, what it does, and its options."""
     parser = _Recorder(prog=keeper.PROG, description=keeper.DESCRIPTION, add_help=False)
     keeper.add_options(parser)
     yield code(f"{parser.prog} {' '.join(map(_usage, parser.options))}")

@@ -1,6 +1,7 @@
 """Text of a document: lines of at most 120 columns, and what the code says about its own names."""
 
 import ast
+import functools
 import inspect
 import re
 import sys
@@ -46,10 +47,15 @@ def anchor(heading: str) -> str:
 def attribute_docs(owner: type | ModuleType) -> Mapping[str, str]:
     """Name -> the string below its assignment in a class or module, on one line; Python itself does not keep those."""
     module = sys.modules[owner.__module__] if isinstance(owner, type) else owner
-    body = ast.parse(inspect.getsource(module)).body
+    body = _statements(module)
     if isinstance(owner, type):
         (body,) = (node.body for node in body if isinstance(node, ast.ClassDef) and node.name == owner.__name__)
     return dict(_documented(body))
+
+
+@functools.cache
+def _statements(module: ModuleType) -> list[ast.stmt]:
+    return ast.parse(inspect.getsource(module)).body
 
 
 def doc_of(owner: type | ModuleType, name: str) -> str:

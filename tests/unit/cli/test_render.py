@@ -91,6 +91,14 @@ Next: `cleanroomctl start record` tries record again."""
     assert moods["NOT ISOL"] is moods["HALTED  "] is moods["UNSEALED"] is moods[" 2  reco"] is Mood.BAD
 
 
+def test_crisis_data_that_are_kept_aside_are_not_forgotten() -> None:
+    """Whatever else there is to say: they exist nowhere else."""
+    for state in ServiceState:
+        flowed = " ".join(text(with_service(STATUS, "record", state, kept_aside=2)).split())
+        assert "2 earlier sets of crisis data kept aside" in flowed
+    assert "aside" not in text(STATUS)
+
+
 def test_the_end_says_how_long_it_took() -> None:
     status = replace(STATUS, state=RunState.RESTORED, restored_after=118.4, remaining=None)
     assert "RESTORED  1 of 2 ready; restored 01:58 after power-on" in text(status)

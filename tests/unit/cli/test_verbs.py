@@ -1,5 +1,6 @@
 """cleanroomctl against a daemon on a real socket."""
 
+import errno
 import json
 import os
 import pty
@@ -167,13 +168,46 @@ def test_the_log_is_lines_or_objects(path: Path) -> None:
     assert objects[1]["fields"] == {"attempt": "1"}
 
 
+def logged(path: Path, *options: str) -> list[str]:
+    return [line[21:] for line in run(path, "log", *options).stdout.splitlines()]
+
+
+def test_the_end_of_the_log_and_what_is_about_one_service(enclosure: FakeEnclosure, path: Path) -> None:
+    enclosure.entries = [{"time": 1.0, "text": str(number)} for number in range(30)] + ENTRIES
+    assert logged(path, "--lines", "1") == ["imaging: run imaging"]
+    assert logged(path, "-n0") == []
+    assert len(logged(path)) == len(logged(path, "-n", "all")) == len(logged(path, "-n", "999")) == 32
+    assert logged(path, "--service", "imaging") == ["imaging: run imaging"]
+    refused = run(path, "log", "--service", "imagign")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr == "cannot read the journal: the plan has no such service\n  did you mean imaging?\n"
+
+
+@pytest.mark.parametrize(("options", "first"), [([], "20"), (["-n", "2"], "28"), (["-n", "all"], "0")])
+def test_a_log_that_is_followed_begins_near_its_end(
+    enclosure: FakeEnclosure, path: Path, options: list[str], first: str
+) -> None:
+    enclosure.entries = [{"time": 1.0, "text": str(number)} for number in range(30)]
+    with start(command(path, "log", "--follow", *options), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()[21:] == f"{first}\n"
+        process.terminate()
+
+
+@pytest.mark.parametrize("lines", ["-1", "few", "", "1e3", "9" * 30])
+def test_what_is_no_number_of_lines_is_wrong_usage(path: Path, lines: str) -> None:
+    result = run(path, "log", "--lines", lines)
+    assert result.exit_code == 2
+    assert "is no number of entries" in result.stderr
+
+
 @pytest.mark.parametrize("arguments", [["status"], ["start", "x"], ["stop", "x"], ["restore"], ["shutdown"], ["log"]])
 def test_no_daemon_is_no_traceback(tmp_path: Path, arguments: list[str]) -> None:
     result = run(tmp_path / "nowhere", *arguments)
     assert result.exit_code == 1
     message, hint = result.stderr.splitlines()
     assert message == f"cannot reach cleanroomd: nothing answers on {tmp_path}/nowhere"
-    assert hint.startswith("  is the enclosure on?")
+    assert hint.startswith("  `systemctl status cleanroomd` says whether it runs")
     in_json = json.loads(run(tmp_path / "nowhere", *arguments, "--json").stdout)
     assert in_json["error"] == message
 
@@ -183,6 +217,36 @@ def test_a_socket_that_cannot_be_is_told_in_words(path: str) -> None:
     result = run(Path(path), "status")
     assert result.exit_code == 1
     assert result.stderr.startswith("cannot reach cleanroomd: ")
+
+
+def test_a_socket_that_may_not_be_reached_is_no_dead_daemon(path: Path) -> None:
+    class Refused:
+        def __enter__(self) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        def __exit__(self, *_: object) -> None: ...
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cleanroomd.control.client.once.socket.socket", lambda *_: Refused())
+        result = run(path, "status")
+    assert result.exit_code == 1
+    assert result.stderr == f"cannot reach cleanroomd: Permission denied on {path}\n  use sudo\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"), [(["statsu"], "status"), (["plan", "shw"], "show"), (["status", "--jsn"], "--json")]
+)
+def test_a_slip_is_answered_with_what_was_meant(tmp_path: Path, arguments: list[str], meant: str) -> None:
+    result = run(tmp_path, *arguments)
+    assert result.exit_code == 2
+    assert "Did you mean" in result.stderr
+    assert f"'{meant}'" in result.stderr
+
+
+def test_the_list_of_verbs_cuts_none_of_them_short(tmp_path: Path) -> None:
+    for group in ([], ["plan"]):
+        shown = run(tmp_path, *group, "--help").stdout
+        assert "..." not in shown.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize("arguments", [["bogus"], ["start"], ["status", "extra"], ["--nonsense"]])

@@ -35,6 +35,7 @@ SERVICE = ServiceStatus(
     attempt=1,
     address="10.1.20.14",
     data_as_of=1_795_475_400.0,
+    kept_aside=0,
 )
 
 STATUS = Status(
@@ -65,6 +66,7 @@ STATUS = Status(
         ),
     ),
     next_action="nothing to do",
+    plan_problem="",
     unsealed=False,
 )
 
@@ -127,8 +129,11 @@ class FakeEnclosure:
     async def shutdown(self) -> str:
         return self._request("shutdown")
 
-    async def journal(self, *, follow: bool) -> AsyncIterator[Mapping[str, object]]:
-        for entry in self.entries:
+    async def journal(
+        self, *, follow: bool, last: int | None = None, service: str = ""
+    ) -> AsyncIterator[Mapping[str, object]]:
+        entries = [entry for entry in self.entries if not service or entry.get("service") == service]
+        for entry in entries if last is None else entries[len(entries) - min(last, len(entries)) :]:
             yield entry
         if follow:
             await asyncio.Event().wait()

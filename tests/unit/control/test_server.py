@@ -74,6 +74,21 @@ async def test_the_journal_ends_or_goes_on(tmp_path: Path) -> None:
             await asyncio.wait((waiting,))
 
 
+async def test_the_end_of_the_journal_and_what_is_about_one_service(tmp_path: Path) -> None:
+    enclosure = FakeEnclosure(entries=[{"text": str(number), "service": "imaging"} for number in range(4)])
+    async with ControlServer(enclosure, tmp_path / "control"):
+        client = Client(tmp_path / "control")
+        assert [entry.text async for entry in client.journal(last=2)] == ["2", "3"]
+        assert [entry async for entry in client.journal(last=0)] == []
+        assert [entry async for entry in client.journal(service="record")] == []
+        with pytest.raises(ControlError, match="the plan has no such service") as refused:
+            await anext(client.journal(service="imagign"))
+        assert refused.value.hint == "did you mean imaging?"
+        for impossible in (-1, 1 << 70):
+            with pytest.raises(ControlError, match="InvalidParameter"):
+                await anext(client.journal(last=impossible))
+
+
 async def test_an_empty_journal_is_no_error(tmp_path: Path) -> None:
     async with ControlServer(FakeEnclosure(), tmp_path / "control"):
         assert [entry async for entry in Client(tmp_path / "control").journal()] == []
@@ -137,7 +152,7 @@ async def test_the_interface_describes_itself(tmp_path: Path) -> None:
     assert set(kinds) == {"type", "method", "error"}
     assert "method WatchStatus() -> (status: Status)" in lines
     assert "method Start(service: string) -> (request: string)" in lines
-    assert "method ReadJournal(follow: bool) -> (entry: ?JournalEntry)" in lines
+    assert "method ReadJournal(follow: bool, last: ?int, service: ?string) -> (entry: ?JournalEntry)" in lines
     assert "error NotAllowed (needs: string)" in lines
     (status,) = (line for line in lines if line.startswith("type Status "))
     assert "services: []ServiceStatus" in status

@@ -21,7 +21,7 @@ from cleanroomd.model.observed import Capacity, Failure, Intent, MachineFacts, M
 from cleanroomd.model.plan import StartKind
 from cleanroomd.model.posture import DENY_ALL, Proof
 from cleanroomd.model.status import Status
-from cleanroomd.model.steps import ApplyRules, DeclareReady, LaunchMachine, MakeTap, Step
+from cleanroomd.model.steps import ApplyRules, LaunchMachine, MakeTap, Step, WatchReadiness
 from cleanroomd.restore.order import Outline
 from cleanroomd.restore.reconcile import reconcile
 from tests.unit.restore.plans import observed, plan, service
@@ -40,13 +40,15 @@ class FakeLauncher:
     def facts(self) -> dict[str, MachineFacts]:
         return dict(self.machines)
 
-    def bound_logs(self) -> None:
-        pass
-
     async def adopt(self) -> tuple[str, ...]:
         found = {name: facts for name, facts in self.left_behind.items() if name not in self.machines}
         self.machines.update(found)
         return tuple(found)
+
+
+class FakeStorage:
+    def look_soon(self) -> None:
+        pass
 
 
 @dataclass
@@ -54,6 +56,7 @@ class FakeEffects:
     journal: Journal
     outline: Outline = field(default_factory=lambda: Outline(PLAN))
     launcher: FakeLauncher = field(default_factory=FakeLauncher)
+    storage: FakeStorage = field(default_factory=FakeStorage)
     answers: dict[str, ProbeFacts] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
     now: float = 1000.0
@@ -150,9 +153,9 @@ async def test_a_full_disk_in_an_immediate_step_does_not_end_the_loop(
         raise FULL
 
     engine = engine_on(effects, monkeypatch, apply=apply)
-    assert await engine._apply_now(DeclareReady("record", "answered")) is False
+    assert await engine._apply_now(WatchReadiness("record")) is False
     entries = [entry async for entry in effects.journal.entries(follow=False)]
-    assert entries[-1]["text"] == "cannot declare record ready: answered: No space left on device"
+    assert entries[-1]["text"] == "cannot probe record until it answers: No space left on device"
 
 
 async def test_a_step_that_fails_again_and_again_is_in_the_journal_once(
@@ -166,7 +169,7 @@ async def test_a_step_that_fails_again_and_again_is_in_the_journal_once(
             raise cause
 
     engine = engine_on(effects, monkeypatch, apply=apply)
-    step = DeclareReady("record", "answered")
+    step = WatchReadiness("record")
     assert [await engine._apply_now(step) for _ in range(5)] == [False, False, False, True, True]
     said = [entry["text"] async for entry in effects.journal.entries(follow=False)]
     assert said == [str(step), "cannot: a", "cannot: b", f"at last: {step}", str(step)]
@@ -197,18 +200,20 @@ async def test_a_loop_that_gives_up_leaves_no_step_behind(
     assert task.cancelled()
 
 
-def test_a_full_disk_takes_nothing_from_the_daemon_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_takes_nothing_from_the_daemon_that_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise FULL
 
     monkeypatch.setattr(record_module, "write_json", full)
     record = Record(run=tmp_path / "run", state=tmp_path / "state")
-    record.set_intents(["record"], Intent.STOP)
-    record.add_failure("record", Failure(5.0, "no answer"))
-    record.set_duration("record", 12.0)
+    await record.set_intents(["record"], Intent.STOP)
+    await record.add_failure("record", Failure(5.0, "no answer"))
+    await record.set_duration("record", 12.0)
     assert record.intents == {"record": Intent.STOP}
     assert record.failures == {"record": (Failure(5.0, "no answer"),)}
-    record.clear_failures(["record"])
+    await record.clear_failures(["record"])
     assert record.failures == {}
 
 

@@ -29,6 +29,7 @@ from cleanroomd.machine.accelerator import (
     probe,
     qemu_version,
 )
+from tests.unit.machine.descriptors import few_descriptors
 
 ANSWER = "exit 85"
 SOURCE = Path(accelerator.__file__).with_name("longmode.S")
@@ -396,6 +397,13 @@ async def test_a_qemu_that_may_not_be_run(bench: Bench) -> None:
     path.chmod(0o644)
     with pytest.raises(MachineError, match="missing or not executable"):
         await probe(path, cache=bench.cache, host=bench.host)
+
+
+async def test_a_lack_of_descriptors_is_not_taken_for_a_missing_qemu(bench: Bench) -> None:
+    bench.install(version="echo QEMU emulator version 7.2")
+    with few_descriptors(1), pytest.raises(MachineError, match="Too many open files") as caught:
+        await qemu_version(Path("qemu-fake"))
+    assert "LimitNOFILE" in caught.value.hint
 
 
 @pytest.mark.parametrize(

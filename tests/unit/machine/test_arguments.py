@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cleanroomd.machine.arguments import DiskImage, Handles, qemu_arguments
-from cleanroomd.model.plan import Controller, Disk, Nic, Service, TcpProbe
+from cleanroomd.model.plan import Card, Controller, Disk, Nic, Service, TcpProbe
 
 SERVICE = Service(
     name="imaging",
@@ -40,7 +40,7 @@ def arguments(
             disks=(disk,) * disks,
             directory=Path(directory),
             accelerator=accelerator,
-            handles=Handles(tap=10, qmp=11, tools=12, agent=13),
+            handles=Handles(taps=tuple(range(20, 20 + len(service.cards))), qmp=11, tools=12, agent=13),
             variables=variables,
         )
     )
@@ -79,7 +79,7 @@ def test_no_flushed_write_can_be_lost_by_the_cache_mode() -> None:
 
 def test_qemu_opens_no_tap_and_binds_no_socket_by_itself() -> None:
     joined = " ".join(arguments())
-    assert "tap,id=net0,fd=10" in joined
+    assert "tap,id=net0,fd=20" in joined
     assert "ifname=" not in joined
     assert not any("path=" in value and value.startswith("socket") for value in values(arguments(), "-chardev"))
 
@@ -122,6 +122,14 @@ def test_the_one_network_card_is_the_plans_and_boots_nothing(nic: Nic) -> None:
     (card,) = [device for device in values(arguments(replace(SERVICE, nic=nic)), "-device") if "netdev=" in device]
     model = "virtio-net-pci" if nic is Nic.VIRTIO else nic.value
     assert card == f"{model},netdev=net0,mac=52:54:00:01:20:13,romfile="
+
+
+def test_each_card_has_the_tap_of_its_own_in_the_order_of_the_plan() -> None:
+    second = Card("modalities", "52:54:00:01:40:13", IPv4Address("10.1.40.13"), model=Nic.E1000)
+    made = arguments(replace(SERVICE, nics=(second,)))
+    assert values(made, "-netdev") == ["tap,id=net0,fd=20,vhost=off", "tap,id=net1,fd=21,vhost=off"]
+    cards = [device for device in values(made, "-device") if "netdev=" in device]
+    assert cards[1] == "e1000,netdev=net1,mac=52:54:00:01:40:13,romfile="
 
 
 def test_uefi_firmware_is_read_only_and_what_it_remembers_is_not() -> None:

@@ -58,7 +58,7 @@ async def test_an_overlay_that_is_there_stays_as_it_is(bench: Bench) -> None:
     bench.overlay.write_text("what care wrote")
     await bench.prepare()
     assert bench.overlay.read_text() == "what care wrote"
-    assert bench.store.facts("record") == OverlayFacts(exists=True, marked=True)
+    assert bench.store.facts(["record"]) == {"record": OverlayFacts(exists=True, marked=True)}
 
 
 async def test_an_overlay_is_not_used_on_another_image(bench: Bench) -> None:
@@ -77,7 +77,7 @@ async def test_an_overlay_is_not_used_on_another_image(bench: Bench) -> None:
 
 async def test_what_comes_to_be_there_while_an_overlay_is_made_is_not_replaced(bench: Bench) -> None:
     bench.script(f'for last; do :; done; echo fresh > "$last"; echo put back > "{bench.overlay}"')
-    with pytest.raises(FileExistsError):
+    with pytest.raises(MachineError, match="File exists"):
         await bench.prepare()
     assert bench.overlay.read_text() == "put back\n"
 
@@ -94,6 +94,21 @@ async def test_a_missing_tool_is_named(bench: Bench) -> None:
     with pytest.raises(MachineError, match="qemu-img: No such file") as caught:
         await bench.prepare()
     assert "qemu-utils" in caught.value.hint
+
+
+async def test_what_an_unlucky_tool_left_is_removed_since_a_full_disk_needs_the_room(bench: Bench) -> None:
+    bench.script('for last; do :; done; echo half > "$last"; echo "qemu-img: No space left on device" >&2; exit 1')
+    with pytest.raises(MachineError, match="record-system: No space left on device") as caught:
+        await bench.prepare()
+    assert "free space" in caught.value.hint
+    assert list(bench.overlay.parent.iterdir()) == []
+
+
+async def test_a_tool_that_may_not_be_run_is_not_said_to_be_missing(bench: Bench) -> None:
+    bench.tool.chmod(0o644)
+    with pytest.raises(MachineError, match="qemu-img: Permission denied") as caught:
+        await bench.prepare()
+    assert "package" not in caught.value.hint
 
 
 async def test_a_tool_that_hangs_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +136,7 @@ def test_a_store_that_cannot_be_read_counts_as_marked(bench: Bench) -> None:
     folder = bench.overlay.parent
     folder.parent.mkdir()
     folder.write_text("a file where a folder should be")
-    assert bench.store.facts("record") == OverlayFacts(exists=True, marked=True)
+    assert bench.store.facts(["record"]) == {"record": OverlayFacts(exists=True, marked=True, opened=True)}
 
 
 async def test_uefi_variables_are_made_once_and_then_left_alone(bench: Bench) -> None:

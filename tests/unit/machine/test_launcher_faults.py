@@ -49,7 +49,7 @@ def pretender(root: Path, body: str) -> str:
 
 
 async def launch(launcher: Launcher) -> None:
-    await launcher.launch(SERVICE, tap="tap-record", disks=(), memory=128 << 20, start=StartKind.COLD, attempt=1)
+    await launcher.launch(SERVICE, taps=("tap-record",), disks=(), memory=128 << 20, start=StartKind.COLD, attempt=1)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from cleanroomd.cli.verbs import cli
 from cleanroomd.model.plan import (
     DnsProbe,
     FhirProbe,
+    GuestAgentProbe,
     HttpProbe,
     KerberosProbe,
     LdapProbe,
@@ -126,6 +127,8 @@ def test_a_plan_in_words() -> None:
         (SmbProbe(), "SMB on 445 agrees on a dialect"),
         (DnsProbe("a.example", accept=("NOERROR", "REFUSED")),
          "DNS on udp 53 answers A of a.example (NOERROR, REFUSED)"),
+        (GuestAgentProbe(),
+         "the guest agent answers (the system runs, which does not show that an application serves)"),
         (MssqlProbe(), "SQL Server on 1433 answers"),
         (Quorum(1, (SmbProbe(), MssqlProbe())), "any of (SMB on 445 agrees on a dialect; SQL Server on 1433 answers)"),
         (Quorum(1, (Quorum(1, (MssqlProbe(),)), SmbProbe())),

@@ -61,6 +61,14 @@ max = "15m"
 """
 
 NAME = "write a lower-case letter, then up to 30 lower-case letters, digits or hyphens"
+AGENTLESS = (
+    "asks a guest agent that the machine is not said to have; write guest_agent = true in the service "
+    "if it is installed there, else another probe"
+)
+IN_A_ZONE = (
+    '10.77.0.5 is in the network 10.77.0.0/24 of zone "workstations", whose equipment would look for it '
+    "behind the port; give the zone another network"
+)
 IDENTITY = """\
 [[service]]
 name = "identity"
@@ -111,6 +119,25 @@ MISTAKES: list[tuple[str, str, *tuple[tuple[str, str], ...]]] = [
      ("ports.care", "a list is no table; write sections [ports.NAME]"),
      ("zones.workstations.port", '"care" is no port; declare it in [ports.NAME]'),
      ("zones.devices.port", '"care" is no port; declare it in [ports.NAME]')),
+    # Network cards.
+    ('firmware = "uefi"', 'nics = [{ name = "../x", address = "10.1.40.2" }]',
+     ("service[1].nics[0].name", f'"../x" is no name; {NAME}')),
+    ('firmware = "uefi"', 'nics = [{ name = "b", address = "10.1.20.1" }]',
+     ("service[1].nics[0].address",
+      '10.1.20.1 is also the address of service[0] "identity"; every machine needs its own')),
+    ('firmware = "uefi"', 'nics = [{ name = "b", address = "10.1.20.2", mac = "52:54:00:00:00:12" }]',
+     ("service[1].nics[0].address", "10.1.20.2 is also the address of another card of it; each has its own"),
+     ("service[1].nics[0].mac", "52:54:00:00:00:12 is also the MAC of another card of it; each has its own")),
+    ('firmware = "uefi"', 'nics = [{ name = "b", address = "10.1.40.2", gateway = "10.1.40.2" }]',
+     ("service[1].nics[0].gateway", "10.1.40.2 is the card's own address; write its gateway's")),
+    ('firmware = "uefi"',
+     'nics = [{ name = "b", address = "10.1.40.2" }, { name = "b", mac = "52:54:00:00:00:13", address = "10.1.40.3" }]',
+     ("service[1].nics[1].name", '"b" is the name of another card of it; give each its own')),
+    ('firmware = "uefi"', 'nics = [{ name = "b", address = "10.77.0.5" }]',
+     ("service[1].nics[0].address",
+      IN_A_ZONE)),
+    ('to = "imaging"', 'to = "imaging.b" #!',
+     ("flow[0].to", '"imaging.b" is no zone or service; did you mean "imaging"?')),
     # Names.
     ('["imaging-system", ', '["../etc/passwd", ',
      ("service[1].disks[0]", f'"../etc/passwd" is no name; {NAME}')),
@@ -240,7 +267,14 @@ MISTAKES: list[tuple[str, str, *tuple[tuple[str, str], ...]]] = [
      ("service[0].ready[0]", 'names no protocol; did you mean "postgres"?')),
     ("{ postgres = 5432 }", "{}",
      ("service[0].ready[0]", ("names no protocol; write one of http, tcp, postgres, mllp, dicom, fhir, ldap, "
-      "kerberos, smb, dns, mssql, any, all, quorum"))),
+      "kerberos, smb, dns, mssql, guest_agent, any, all, quorum"))),
+    ("{ postgres = 5432 }", "{ guest_agent = true }", ("service[0].ready[0]", AGENTLESS)),
+    ("{ postgres = 5432 }", "{ any = [{ smb = 445 }, { all = [{ guest_agent = true }] }] }",
+     ("service[0].ready[0]", AGENTLESS)),
+    ("ready = [{ postgres = 5432 }]", "guest_agent = true\nready = [{ guest_agent = false }] #!",
+     ("service[0].ready[0].guest_agent", "asks nothing; write guest_agent = true, or leave the probe out")),
+    ("ready = [{ postgres = 5432 }]", "guest_agent = 'yes' #!\nready = [{ guest_agent = true }]",
+     ("service[0].guest_agent", '"yes" is neither true nor false; write for example guest_agent = true')),
     ("{ postgres = 5432 }", '"ping"',
      ("service[0].ready[0]", '"ping" is no probe; write for example { dicom = 4242 }')),
     ("{ postgres = 5432 }", "{ tcp = 5432 }",

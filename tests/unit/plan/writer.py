@@ -17,6 +17,7 @@ from cleanroomd.model.plan import (
     FhirProbe,
     Firmware,
     Flow,
+    GuestAgentProbe,
     HttpProbe,
     KerberosProbe,
     LdapProbe,
@@ -35,6 +36,7 @@ from cleanroomd.model.plan import (
     TcpProbe,
     Window,
     Zone,
+    protocol_probes,
 )
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -86,6 +88,7 @@ single_probes: st.SearchStrategy[Probe] = st.one_of(
         accept=st.sampled_from([("NOERROR",), ("NXDOMAIN", "REFUSED")]),
     ),
     st.builds(MssqlProbe, port_numbers),
+    st.builds(GuestAgentProbe),
 )
 
 
@@ -101,6 +104,8 @@ probes: st.SearchStrategy[Probe] = single_probes | quorums(
 
 @st.composite
 def services(draw: st.DrawFn, number: int, name: str, before: list[str]) -> Service:
+    ready = tuple(draw(st.lists(probes, min_size=1, max_size=3)))
+    asks_agent = any(isinstance(part, GuestAgentProbe) for probe in ready for part in protocol_probes(probe))
     memory, least = sorted((draw(sizes), draw(sizes)), reverse=True)
     return Service(
         name=name,
@@ -114,7 +119,7 @@ def services(draw: st.DrawFn, number: int, name: str, before: list[str]) -> Serv
             Disk(f"disk-{number}"),
             *(Disk(f"more-{number}-{extra}", DiskKind.DATA) for extra in range(draw(st.integers(0, 2)))),
         ),
-        ready=tuple(draw(st.lists(probes, min_size=1, max_size=3))),
+        ready=ready,
         gateway=draw(st.none() | st.just(IPv4Address("10.200.0.1"))),
         required=draw(st.booleans()),
         depends_on=tuple(draw(st.lists(st.sampled_from(before), unique=True))) if before else (),
@@ -123,7 +128,7 @@ def services(draw: st.DrawFn, number: int, name: str, before: list[str]) -> Serv
         controller=draw(st.sampled_from(Controller)),
         nic=draw(st.sampled_from(Nic)),
         start=draw(st.sampled_from(StartKind)),
-        guest_agent=draw(st.booleans()),
+        guest_agent=asks_agent or draw(st.booleans()),
         ready_timeout=draw(seconds),
         retries=draw(st.integers(0, 10)),
         shutdown_timeout=draw(seconds),
@@ -270,6 +275,8 @@ def _probe(probe: Probe) -> Raw:
             return {**question, "transport": probe.transport.value, "accept": list(probe.accept)}
         case MssqlProbe():
             return {"mssql": probe.port}
+        case GuestAgentProbe():
+            return {"guest_agent": True}
         case Quorum():
             of = [_probe(part) for part in probe.of]
             if probe.need == len(of):

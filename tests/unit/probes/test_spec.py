@@ -9,6 +9,7 @@ from cleanroomd.model.plan import (
     DicomProbe,
     DnsProbe,
     FhirProbe,
+    GuestAgentProbe,
     HttpProbe,
     KerberosProbe,
     LdapProbe,
@@ -44,6 +45,7 @@ single: st.SearchStrategy[Probe] = st.one_of(
         accept=st.lists(st.text()).map(tuple),
     ),
     st.builds(MssqlProbe, port=ports),
+    st.builds(GuestAgentProbe),
 )
 probes = st.recursive(
     single,

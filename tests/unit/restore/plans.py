@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from hypothesis import strategies as st
 
 from cleanroomd.model.observed import Capacity, DiskFacts, Interface, Observed
-from cleanroomd.model.plan import Disk, Enclosure, Flow, Plan, Port, Service, TcpProbe, Zone
+from cleanroomd.model.plan import Disk, Enclosure, Flow, Plan, Port, Service, StartKind, TcpProbe, Zone
 
 MIB = 1 << 20
 CARE = Interface("care0", "52:54:00:00:00:02")
@@ -22,6 +22,8 @@ def service(
     memory: int = 512 * MIB,
     memory_min: int | None = None,
     retries: int = 1,
+    start: StartKind = StartKind.COLD,
+    role: str = "",
 ) -> Service:
     return Service(
         name=name,
@@ -36,6 +38,8 @@ def service(
         required=required,
         depends_on=depends_on,
         retries=retries,
+        start=start,
+        role=role,
     )
 
 
@@ -60,8 +64,11 @@ def observed(of: Plan, *, memory: int = 1 << 40, slots: int = 2) -> Observed:
 
 
 @st.composite
-def plans(draw: st.DrawFn, *, largest: int = 8) -> Plan:
-    """Plans without cycles: each service depends on some of those before it, in shuffled order."""
+def plans(draw: st.DrawFn, *, largest: int = 8, warm: bool = False) -> Plan:
+    """Plans without cycles: each service depends on some of those before it, in shuffled order.
+
+    With `warm` some services are staged for a warm start.
+    """
     count = draw(st.integers(1, largest))
     made = []
     for number in range(count):
@@ -77,6 +84,8 @@ def plans(draw: st.DrawFn, *, largest: int = 8) -> Plan:
                 memory=memory,
                 memory_min=draw(st.sampled_from([memory, memory // 2])),
                 retries=draw(st.integers(0, 2)),
+                start=draw(st.sampled_from([StartKind.COLD, StartKind.WARM])) if warm else StartKind.COLD,
+                role=draw(st.sampled_from(["", "", "", "domain-controller"])) if warm else "",
             )
         )
     order = draw(st.permutations(made))

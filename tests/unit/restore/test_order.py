@@ -25,7 +25,7 @@ def replay(of: Plan, begin: Observed, **options: object) -> list[tuple[Observed,
     for at, step in rehearse(Outline(of), begin, **options):  # type: ignore[arg-type]
         now = replace(now, now=at)
         seen.append((now, at, step))
-        now = outcome(step, now)
+        now = outcome(Outline(of), step, now)
     return seen
 
 
@@ -37,7 +37,7 @@ durations = st.dictionaries(
 
 def from_table(table: dict[tuple[str, int], float | None]):  # type: ignore[no-untyped-def]
     """Durations by service and attempt; machines that are not in the table boot in 10 s."""
-    return lambda name, attempt: table.get((name, attempt), 10.0)
+    return lambda machine: table.get((machine.service, machine.attempt), 10.0)
 
 
 @given(plans(), st.integers(1, 4), durations)
@@ -55,7 +55,7 @@ def test_slots_are_never_exceeded_and_never_idle(of: Plan, slots: int, table: di
     outline = Outline(of)
     for before, _, step in replay(of, observed(of, slots=slots), duration=from_table(table)):
         if isinstance(step, LaunchMachine):
-            after = outcome(step, before)
+            after = outcome(Outline(of), step, before)
             coming = [machine for machine in after.machines.values() if machine.ready_at is None]
             assert len(coming) <= slots
         if isinstance(step, RunMachine):
@@ -94,7 +94,7 @@ def test_a_late_database_inherits_the_priority_of_the_record_that_needs_it() -> 
 def test_memory_is_never_exceeded(of: Plan, units: int, slots: int, table: dict) -> None:
     memory = units * 128 * MIB
     for before, _, step in replay(of, observed(of, memory=memory, slots=slots), duration=from_table(table)):
-        held = sum(machine.memory for machine in outcome(step, before).machines.values())
+        held = sum(machine.memory for machine in outcome(Outline(of), step, before).machines.values())
         assert held <= memory
 
 
@@ -148,7 +148,7 @@ def test_every_run_ends_and_replanning_then_is_empty(of: Plan, units: int, slots
     begin = observed(of, memory=units * 128 * MIB, slots=slots)
     last = begin
     for before, at, step in replay(of, begin, duration=from_table(table)):
-        last = replace(outcome(step, before), now=at)
+        last = replace(outcome(Outline(of), step, before), now=at)
     turn = reconcile(outline, replace(last, now=last.now + 0.0))
     assert turn.steps == ()
     state = run_state(outline, turn.judgement)
@@ -179,7 +179,7 @@ def test_every_service_has_a_reason_and_the_report_is_total(of: Plan, units: int
     outline = Outline(of)
     now = observed(of, memory=units * 128 * MIB)
     for count, (before, _, step) in enumerate(replay(of, now, duration=from_table(table))):
-        now = outcome(step, before)
+        now = outcome(Outline(of), step, before)
         if count == stop:
             break
     status = report(outline, now, reconcile(outline, now), unsealed=True)
@@ -198,7 +198,7 @@ def test_a_failed_service_blocks_only_what_depends_on_it() -> None:
     now = observed(of)
     table = {("database", 1): None}
     for before, _, step in replay(of, now, duration=from_table(table)):
-        now = outcome(step, before)
+        now = outcome(Outline(of), step, before)
     states = {name: each.state for name, each in judge(outline, now).services.items()}
     assert states == {
         "database": ServiceState.FAILED,

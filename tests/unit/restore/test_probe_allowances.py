@@ -11,7 +11,8 @@ from .plans import service
 
 
 def allowances(*probes: Probe) -> list[Allowance]:
-    return list(probe_allowances(replace(service("identity"), ready=probes)))
+    asked = replace(service("identity"), ready=probes)
+    return list(probe_allowances(asked, asked.address))
 
 
 def test_each_port_is_allowed_once_with_its_protocol_and_reason() -> None:

@@ -23,7 +23,7 @@ def test_the_schedule_is_what_a_rehearsal_does(of: Plan, slots: int, seconds: li
     length = {f"s{number}": float(each) for number, each in enumerate(seconds)}
     begin = observed(of, slots=slots)
     run, ready = {}, {}
-    for at, step in rehearse(Outline(of), begin, lambda name, _attempt: length[name]):
+    for at, step in rehearse(Outline(of), begin, lambda machine: length[machine.service]):
         if isinstance(step, RunMachine):
             run[step.service] = at - begin.now
         if isinstance(step, DeclareReady):

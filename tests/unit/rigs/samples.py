@@ -59,6 +59,7 @@ def state_of(name: str, state: ServiceState, **changes: object) -> ServiceStatus
         attempt=1,
         address="10.1.20.12",
         data_as_of=None,
+        kept_aside=0,
     )
     return replace(found, **changes)  # type: ignore[arg-type]
 
@@ -82,5 +83,6 @@ def status(services: Sequence[ServiceStatus], *, state: RunState = RunState.REST
         verdict=Verdict(VerdictKind.ADMISSIBLE, "everything fits"),
         services=tuple(services),
         next_action="nothing to do",
+        plan_problem="",
         unsealed=True,
     )

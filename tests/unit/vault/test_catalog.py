@@ -8,8 +8,16 @@ import pytest
 from cleanroomd.vault.catalog import Catalog
 
 
-def header(*, magic: bytes = b"QFI\xfb", version: int = 3, backing: int = 0) -> bytes:
-    return struct.pack(">4sIQ", magic, version, backing) + bytes(488)
+def header(
+    *,
+    magic: bytes = b"QFI\xfb",
+    version: int = 3,
+    backing: int = 0,
+    encryption: int = 0,
+    l1: tuple[int, int] = (0, 0),
+    features: int = 0,
+) -> bytes:
+    return struct.pack(">4sIQ16xIIQ24xQ", magic, version, backing, encryption, *l1, features) + bytes(432)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +28,22 @@ def header(*, magic: bytes = b"QFI\xfb", version: int = 3, backing: int = 0) -> 
         (header(magic=b"KDMV"), "is not a qcow2 image"),
         (header(version=9), "is not a qcow2 image"),
         (header(backing=512), "refers to another file; import it as a whole"),
+        (header(encryption=1), "is encrypted; import it decrypted, since nobody is there to give its key"),
+        (header(version=2, encryption=2), "is encrypted; import it decrypted, since nobody is there to give its key"),
+        (header(features=1 << 2), "keeps its data in another file; import it as a whole"),
+        (header(version=2, features=1 << 2), ""),
+        (
+            header(features=1 << 1),
+            "is marked as corrupt; put a sound copy in its place, or try `qemu-img check -r all` on a copy",
+        ),
+        (header(features=1 << 0 | 1 << 3), ""),
         (b"QFI", "is cut short"),
+        (header()[:79], "is cut short"),
+        (header(l1=(54, 80)), ""),
+        (header(l1=(55, 80)), "is cut short"),
+        (header(l1=(1, 1 << 50)), "is cut short"),
+        (header(l1=(0xFFFFFFFF, 80)), "is cut short"),
+        (header(version=2)[:71], "is cut short"),
         (b"", "is empty"),
     ],
 )

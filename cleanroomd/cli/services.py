@@ -1,0 +1,18 @@
+"""Service names, completed by the shell."""
+
+import click
+
+from cleanroomd.control.client.once import read_status
+from cleanroomd.errors import ControlError
+
+_PATIENCE = 1.0
+"""Seconds that somebody who presses Tab is kept waiting."""
+
+
+def service_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Those of the plan that begin so; none when the daemon cannot be asked."""
+    try:
+        status = read_status(context.find_root().params["socket"], patience=_PATIENCE)
+    except ControlError:
+        return []
+    return [service.name for service in status.services if service.name.startswith(incomplete)]
