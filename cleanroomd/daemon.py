@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import sdnotify
@@ -30,6 +31,7 @@ from cleanroomd.errors import CleanroomError, Exit
 from cleanroomd.hardware.udev import DeviceWatch
 from cleanroomd.isolation import links
 from cleanroomd.machine.accelerator import probe
+from cleanroomd.machine.causes import way_out
 from cleanroomd.machine.crisis import CrisisStore
 from cleanroomd.machine.launcher import Launcher
 from cleanroomd.model.observed import Capacity, ProbeFacts
@@ -280,7 +282,14 @@ def main(*, dry_run: bool, **values: object) -> None:
         else:
             asyncio.run(serve(options))
     except CleanroomError as error:
-        click.echo(error.message, err=True)
-        if error.hint:
-            click.echo(f"  {error.hint}", err=True)
-        sys.exit(Exit.CANNOT)
+        _refuse(error)
+    except OSError as error:
+        what = error.filename or options.root
+        _refuse(CleanroomError(f"cannot use {what}: {error.strerror or error}", way_out(error)))
+
+
+def _refuse(error: CleanroomError) -> NoReturn:
+    click.echo(error.message, err=True)
+    if error.hint:
+        click.echo(f"  {error.hint}", err=True)
+    sys.exit(Exit.CANNOT)

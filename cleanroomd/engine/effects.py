@@ -63,8 +63,9 @@ class Effects:
         await self.storage.look()
 
     def _say_ended(self, service: str, text: str) -> None:
-        console = self.launcher.console_tail(service)
-        fields = {"console": console} if console else {}
-        self.journal.record(Event.SERVICE, text, service=service, **fields)
+        said = {"console": self.launcher.console_tail(service), "qemu": self.launcher.qemu_tail(service)}
+        self.journal.record(
+            Event.SERVICE, text, service=service, **{key: words for key, words in said.items() if words}
+        )
         self.probes.unwatch(service)
         self.answers.pop(service, None)

@@ -9,6 +9,8 @@ from typing import Self
 
 import pyudev
 
+from cleanroomd.errors import CleanroomError
+
 _UDEVD_CONTROL = Path("/run/udev/control")
 _ARPHRD_ETHER = "1"  # linux/if_arp.h
 
@@ -48,7 +50,13 @@ class DeviceWatch:
     def __init__(self, on_event: Callable[[str], None]) -> None:
         self._on_event = on_event
         source = "udev" if _UDEVD_CONTROL.exists() else "kernel"
-        self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source=source)
+        try:
+            self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source=source)
+        except (ImportError, OSError) as error:
+            # The library is loaded at the first use of it, which may find no descriptor left.
+            raise CleanroomError(
+                f"cannot listen to udev: {error}", "libudev1 must be installed, and LimitNOFILE= leave room for it"
+            ) from error
         self._monitor.filter_by("net")
 
     def __enter__(self) -> Self:

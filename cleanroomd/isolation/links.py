@@ -148,6 +148,7 @@ _HINTS: Mapping[int, str] = {
     errno.EPERM: "run as root, or in a user and network namespace of its own",
     errno.EACCES: "run as root, or let this user open /dev/net/tun (udev gives it mode 0666)",
     errno.EROFS: "mount /proc so that /proc/sys/net can be written",
+    errno.ENOENT: "check that /dev/net/tun is there, or load the module tun",
     errno.ENODEV: "the interface is gone: look whether it was unplugged or renamed",
     errno.EBUSY: "another process has it open",
 }

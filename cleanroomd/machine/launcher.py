@@ -37,6 +37,7 @@ _AGENT_DEADLINE = 5.0
 _ASK_AGAIN = 1.0
 _TEND_EVERY = 5.0
 _LAST_WORDS = 2.0
+_LOCK_AGAIN = 0.05
 _AGENT_KEY = "guest_agent"
 _NO_TUN = "check that /dev/net/tun is there, or load the module tun"
 _LONGEST_SOCKET_PATH = 107  # sun_path less its terminator, unix(7)
@@ -109,7 +110,7 @@ class Launcher:
         directory = self._directory / service.name
         with in_words(f"start {service.name}"), ExitStack() as handles:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            lock = _lock(handles, directory, service.name)
+            lock = await _lock(handles, directory, service.name)
             for stale in ("pid", "qemu.log", "machine.json", "console.log"):
                 (directory / stale).unlink(missing_ok=True)
             fds = Handles(
@@ -254,6 +255,10 @@ class Launcher:
         """The last words on the serial console, printable and at most `limit` characters."""
         return _tail(self._directory / service / "console.log", limit)
 
+    def qemu_tail(self, service: str, limit: int = 400) -> str:
+        """The same of what QEMU itself said."""
+        return _tail(self._directory / service / "qemu.log", limit)
+
     def bound_logs(self) -> None:
         """Keep what guests say on their consoles, and QEMU of them, to about two megabytes each.
 
@@ -311,28 +316,26 @@ class Launcher:
 
     async def _tend(self) -> None:
         """QEMU holds a guest whose write met a full disk, so that nothing is lost; somebody has to let it go on."""
-        held: set[str] = set()
         while True:
             await asyncio.sleep(_TEND_EVERY)
-            held &= self._machines.keys()
             for machine in tuple(self._machines.values()):
                 with suppress(MachineError):
-                    await self._let_go_on(machine, held)
+                    await self._let_go_on(machine)
 
-    async def _let_go_on(self, machine: _Machine, held: set[str]) -> None:
+    async def _let_go_on(self, machine: _Machine) -> None:
         """Try it, whether there is room by now or not: where there is none, QEMU holds the guest again at once."""
         service, monitor = machine.facts.service, machine.monitor
         if machine.facts.phase is not MachinePhase.RUNNING or monitor is None or not monitor.usable:
             return
-        if not await monitor.is_held():
-            if service in held:
-                held.discard(service)
+        held = await monitor.is_held()
+        if held is not machine.facts.held:
+            machine.facts = replace(machine.facts, held=held)
+            if held:
+                self._on_change(f"{service} is held, its write met a full data disk; it goes on once there is room")
+            else:
                 self._on_change(f"{service} goes on, there is room on the data disk again")
-            return
-        if service not in held:
-            held.add(service)
-            self._on_change(f"{service} is held, its write met a full data disk; it goes on once there is room")
-        await monitor.execute("cont")
+        if held:
+            await monitor.execute("cont")
 
     def _died(self, machine: _Machine) -> None:
         asyncio.get_running_loop().remove_reader(machine.pidfd)
@@ -500,17 +503,25 @@ def _decode(service: str, document: Any) -> Made | None:
         return None
 
 
-def _lock(handles: ExitStack, directory: Path, service: str) -> int:
-    """A lock that QEMU inherits, so that it is held for exactly as long as a QEMU of this machine exists."""
+async def _lock(handles: ExitStack, directory: Path, service: str) -> int:
+    """A lock that QEMU inherits, so that it is held for exactly as long as a QEMU of this machine exists.
+
+    One that was killed holds it a little longer than it can be found: until the kernel has taken back its memory.
+    """
     fd = _closing(handles, os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise MachineError(
-            f"cannot start {service}: another QEMU of it is still running",
-            "it is adopted or ended by itself; try again in a moment",
-        ) from error
-    return fd
+    deadline = now() + _KILL_GRACE
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if process.find_process(directory) is not None or now() >= deadline:
+                raise MachineError(
+                    f"cannot start {service}: another QEMU of it is still running",
+                    "it is adopted or ended by itself; try again in a moment",
+                ) from error
+        else:
+            return fd
+        await asyncio.sleep(_LOCK_AGAIN)
 
 
 def _watchable(pid: int) -> int:

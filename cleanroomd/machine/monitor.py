@@ -22,6 +22,12 @@ class Monitor:
         self._service = service
         self._client = client
         self._answered = True
+        self._events = asyncio.get_running_loop().create_task(self._take_events())
+
+    async def _take_events(self) -> None:
+        """The library keeps events until somebody takes them, and a guest can cause any number."""
+        async for _event in self._client.events:
+            pass
 
     @classmethod
     async def connect(cls, service: str, path: Path) -> "Monitor":
@@ -72,6 +78,7 @@ class Monitor:
 
     async def close(self) -> None:
         """Drop the connection; QEMU runs on."""
+        self._events.cancel()
         try:
             async with asyncio.timeout(_COMMAND_DEADLINE):
                 await self._client.disconnect()

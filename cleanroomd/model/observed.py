@@ -63,6 +63,8 @@ class MachineFacts:
     """First moment at which every probe had answered; survives a restart of the daemon."""
     proof: str = ""
     """The answers that made it ready, in words."""
+    held: bool = False
+    """QEMU holds the guest: there is no space for what it writes. It loses nothing, and goes on once there is."""
     death: str = ""
     """Why a DEAD machine died, with the last words of QEMU or of the guest's console."""
     made: "Made | None" = None

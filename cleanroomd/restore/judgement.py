@@ -193,6 +193,8 @@ def _run(outline: Outline, observed: Observed, service: Service, machine: Machin
         reason = answer.detail if answer else "was ready; being asked again"
         if answer and not answer.ok:
             reason = f"does not answer now: {answer.detail}"
+        if machine.held:
+            reason = "held: there is no space for what it writes; it goes on by itself once there is"
         if is_outdated(outline, machine):
             reason += "; it runs as an earlier plan described it"
         return ServiceJudgement(ServiceState.READY, reason, machine.ready_at, watch)

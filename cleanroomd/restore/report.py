@@ -135,6 +135,9 @@ def _next_action(outline: Outline, observed: Observed, turn: Round, state: RunSt
         return "nothing was opened; see `cleanroomctl log`, and restart the enclosure if this lasts"
     if plan_problem:
         return f"correct the plan, or put the one before back; the one before stays in force: {plan_problem}"
+    held = sorted(name for name, machine in observed.machines.items() if machine.held)
+    if held:
+        return f"make space on the data disk: {', '.join(held)} cannot write, and nothing is lost while they wait"
     found = match_ports(outline.plan, observed.interfaces)
     for zone in outline.plan.zones:
         interface = found.get(zone.port)

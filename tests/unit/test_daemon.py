@@ -1,6 +1,7 @@
 """What the daemon tells its service manager, and what its command line says without one."""
 
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -74,4 +75,32 @@ def test_a_plan_with_problems_ends_in_words(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["--plan", str(tmp_path / "plan.toml"), "--root", str(tmp_path), "--dry-run"])
     assert done.exit_code == 1
     assert "problem" in done.output
+    assert "Traceback" not in done.output
+
+
+def test_a_reload_is_told_with_its_moment_and_its_end(manager: socket.socket) -> None:
+    """sd_notify(3): RELOADING=1 with MONOTONIC_USEC, then READY=1; before the first READY neither."""
+    notice = SystemdNotice()
+    notice.reloading()
+    notice.reloaded()
+    notice(isolated(status(), proven=True))
+    assert b"READY=1" in manager.recv(4096)
+    notice.reloading()
+    before = time.monotonic_ns() // 1000
+    first, moment = manager.recv(4096).decode().splitlines()
+    assert first == "RELOADING=1"
+    assert 0 < int(moment.removeprefix("MONOTONIC_USEC=")) <= before
+    notice.reloaded()
+    assert manager.recv(4096) == b"READY=1"
+    notice.close()
+
+
+@pytest.mark.parametrize("part", ["state", "run/machines"])
+def test_a_root_that_cannot_be_used_is_refused_in_words(tmp_path: Path, part: str) -> None:
+    plan = Path(__file__).parents[2] / "scripts/rigs/tiny_plan.toml"
+    (tmp_path / part).parent.mkdir(exist_ok=True)
+    (tmp_path / part).write_text("a file")
+    done = CliRunner().invoke(main, ["--plan", str(plan), "--root", str(tmp_path), "--unsealed"])
+    assert done.exit_code == 1
+    assert "cannot use" in done.output
     assert "Traceback" not in done.output
