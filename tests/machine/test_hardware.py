@@ -1,7 +1,9 @@
 """The hardware that a plan names, in real QEMUs: a system finds its disk and its network card, under both firmwares."""
 
 import asyncio
+import json
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -20,14 +22,16 @@ from cleanroomd.machine.arguments import DiskImage
 from cleanroomd.machine.crisis import UEFI_VARIABLES, CrisisStore
 from cleanroomd.machine.launcher import Launcher
 from cleanroomd.model.observed import MachinePhase
-from cleanroomd.model.plan import Controller, Disk, Firmware, Nic, Service, StartKind, TcpProbe
+from cleanroomd.model.plan import Card, Controller, Disk, Firmware, Nic, Service, StartKind, TcpProbe
 from cleanroomd.model.posture import TapGuard
 from cleanroomd.model.steps import LaunchMachine
-from cleanroomd.restore.desired import tap_name
+from cleanroomd.restore.desired import planned_guards, tap_name
+from cleanroomd.restore.order import Outline
 from rigs import tiny
 from rigs.hospital.disks import BOOT_START
 from tests.kernel.namespaces import Namespace
 from tests.machine.test_launcher import http
+from tests.unit.restore.plans import plan
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -62,8 +66,13 @@ class Bench:
             DiskImage(f"disk{number}", path, path.suffix[1:], self.crisis.overlay(service.name, f"disk{number}"))
             for number, path in enumerate(golden)
         )
+
+        async def look() -> None:
+            """No loop reads what this would find."""
+
         effects = SimpleNamespace(
-            outline=SimpleNamespace(services={service.name: service}),
+            outline=Outline(plan(service)),
+            storage=SimpleNamespace(look=look),
             images=lambda _service: images,
             crisis=self.crisis,
             launcher=self.launcher,
@@ -118,6 +127,47 @@ async def test_as_many_disks_fit_as_a_plan_may_name(bench: Bench, controller: Co
     service = replace(SERVICE, controller=controller)
     await bench.launch(service, *[golden] * controller.most_disks)
     assert bench.launcher.facts()[SERVICE.name].phase is MachinePhase.PAUSED
+
+
+async def test_each_card_of_a_machine_is_on_a_tap_of_its_own(bench: Bench, old_disk: Path) -> None:
+    """And as many fit as a plan may name."""
+    cards = tuple(
+        Card(f"card{number}", f"52:54:00:01:40:{number:02x}", IPv4Address(f"10.1.40.{number}"), model=model)
+        for number, model in enumerate((*Nic, *Nic, Nic.VIRTIO)[:7], start=1)
+    )
+    service = replace(SERVICE, nics=cards)
+    for guard in planned_guards(Outline(plan(service)), service)[1:]:
+        links.make_tap(guard.interface)
+        links.attach_tap(guard)
+    await bench.launch(service, old_disk)
+    await bench.launcher.run(SERVICE.name)
+    assert "ready" in await http("/")
+    taps = {tap_name(service.name, card.name): card.mac for card in service.cards}
+    assert await cards_of(bench) == taps
+    made = bench.launcher.facts()[service.name].made
+    assert made is not None
+    assert {guard.interface: guard.mac for guard in made.guards} == taps
+
+
+async def cards_of(bench: Bench) -> dict[str, str]:
+    """Tap -> MAC of the card that QEMU has on it; the kernel says which tap each of its descriptors is."""
+    reader, writer = await asyncio.open_unix_connection(bench.root / "machines" / SERVICE.name / "tools.sock")
+    question = {"execute": "human-monitor-command", "arguments": {"command-line": "info network"}}
+    for request in ({"execute": "qmp_capabilities"}, question):
+        writer.write(json.dumps(request).encode() + b"\n")
+    shown = ""
+    while "netdev" not in shown and "macaddr" not in shown:
+        shown = (await reader.readline()).decode()
+    writer.close()
+    found = {}
+    for mac, fd in re.findall(r"macaddr=([0-9a-f:]+).*?fd=(\d+)", json.loads(shown)["return"], re.DOTALL):
+        found[tap_of(bench.launcher.facts()[SERVICE.name].pid, fd)] = mac
+    return found
+
+
+def tap_of(pid: int, fd: str) -> str:
+    (name,) = re.findall(r"^iff:\s*(\S+)", Path(f"/proc/{pid}/fdinfo/{fd}").read_text(), re.MULTILINE)
+    return str(name)
 
 
 async def test_uefi_firmware_boots_a_system_and_remembers(bench: Bench, old_disk: Path) -> None:
