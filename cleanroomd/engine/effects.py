@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from cleanroomd.clock import now
 from cleanroomd.engine.isolating import IsolationControl
 from cleanroomd.engine.journal import Event, Journal
 from cleanroomd.engine.record import Record
 from cleanroomd.engine.storage import Storage
 from cleanroomd.machine.arguments import DiskImage
 from cleanroomd.machine.crisis import CrisisStore
-from cleanroomd.machine.launcher import Launcher, now
+from cleanroomd.machine.launcher import Launcher
 from cleanroomd.model.observed import Failure, Fallback, ProbeFacts
 from cleanroomd.model.plan import Service
 from cleanroomd.probes.runner import ProbeRunner

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from cleanroomd.clock import now
 from cleanroomd.errors import CleanroomError, IsolationError
 from cleanroomd.isolation import links
 from cleanroomd.isolation.netlink import RuleWriter
 from cleanroomd.isolation.policy import compile_posture
 from cleanroomd.keeper.client import Copy, copy_of
-from cleanroomd.machine.launcher import now
 from cleanroomd.model.observed import Interface
 from cleanroomd.model.posture import Posture, Proof
 from cleanroomd.model.steps import SetLink

@@ -5,12 +5,12 @@ import logging
 from collections.abc import Callable
 from typing import Literal
 
+from cleanroomd.clock import now
 from cleanroomd.engine.apply import LongStep, apply
 from cleanroomd.engine.effects import Effects
 from cleanroomd.engine.journal import Event
 from cleanroomd.engine.snapshot import observe
 from cleanroomd.errors import CleanroomError, IsolationError, MachineError
-from cleanroomd.machine.launcher import now
 from cleanroomd.model.observed import Capacity, Observed
 from cleanroomd.model.plan import Plan, StartKind
 from cleanroomd.model.status import Status

@@ -4,13 +4,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from cleanroomd.clock import now
 from cleanroomd.engine.effects import Effects
 from cleanroomd.engine.isolating import interfaces
 from cleanroomd.hardware.udev import network_devices
 from cleanroomd.isolation import links
 from cleanroomd.machine.arguments import OVERHEAD
 from cleanroomd.machine.crisis import CrisisStore
-from cleanroomd.machine.launcher import now
 from cleanroomd.model.observed import Capacity, Observed
 from cleanroomd.model.plan import Plan
 from cleanroomd.model.steps import Step

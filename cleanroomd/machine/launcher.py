@@ -6,30 +6,22 @@ starts, its console and QEMU's own words, and a record from which a restarted da
 
 import asyncio
 import errno
-import fcntl
-import logging
 import os
-import signal
-import socket
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
-from ipaddress import IPv4Address
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from cleanroomd.durable import read_json, write_json
+from cleanroomd.clock import now
 from cleanroomd.errors import CleanroomError, MachineError
-from cleanroomd.machine import agent, process
+from cleanroomd.machine import agent, logs, process, records
 from cleanroomd.machine.arguments import DiskImage, Handles, qemu_arguments
 from cleanroomd.machine.causes import in_words, way_out
+from cleanroomd.machine.handles import closing, listening, take_lock, watchable
 from cleanroomd.machine.monitor import Monitor
 from cleanroomd.model.observed import MachineFacts, MachinePhase, Made
 from cleanroomd.model.plan import Service, StartKind
-from cleanroomd.model.posture import TapGuard
 
-_LOG_LIMIT = 1 << 20
 _QUIT_GRACE = 5.0
 _KILL_GRACE = 30.0
 _PRESS_AGAIN = 10.0
@@ -37,17 +29,7 @@ _AGENT_DEADLINE = 5.0
 _ASK_AGAIN = 1.0
 _TEND_EVERY = 5.0
 _LAST_WORDS = 2.0
-_LOCK_AGAIN = 0.05
-_AGENT_KEY = "guest_agent"
 _NO_TUN = "check that /dev/net/tun is there, or load the module tun"
-_LONGEST_SOCKET_PATH = 107  # sun_path less its terminator, unix(7)
-
-_log = logging.getLogger(__name__)
-
-
-def now() -> float:
-    """CLOCK_BOOTTIME, seconds."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(slots=True)
@@ -110,14 +92,14 @@ class Launcher:
         directory = self._directory / service.name
         with in_words(f"start {service.name}"), ExitStack() as handles:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            lock = await _lock(handles, directory, service.name)
+            lock = await take_lock(handles, directory, service.name)
             for stale in ("pid", "qemu.log", "machine.json", "console.log"):
                 (directory / stale).unlink(missing_ok=True)
             fds = Handles(
-                taps=tuple(_closing(handles, self._tap(service, tap)) for tap in taps),
-                qmp=_listen(handles, directory / "qmp.sock"),
-                tools=_listen(handles, directory / "tools.sock"),
-                agent=_listen(handles, _agent_socket(directory)),
+                taps=tuple(closing(handles, self._tap(service, tap)) for tap in taps),
+                qmp=listening(handles, directory / "qmp.sock"),
+                tools=listening(handles, directory / "tools.sock"),
+                agent=listening(handles, _agent_socket(directory)),
             )
             arguments = qemu_arguments(
                 service,
@@ -129,7 +111,7 @@ class Launcher:
                 variables=variables,
             )
             pid = self._spawn(service.name, directory, arguments, (lock, *fds.all))
-            pidfd = _watchable(pid)
+            pidfd = watchable(pid)
         facts = MachineFacts(
             service.name, pid, MachinePhase.PAUSED, start, attempt, memory, launched_at=now(), made=made
         )
@@ -212,8 +194,8 @@ class Launcher:
             pid = process.find_process(directory)
             pidfd = process.open_process(pid, directory) if pid is not None else None
             if pid is not None and pidfd is not None:
-                has_agent = _is_recorded(directory, pid, **{_AGENT_KEY: True})
-                found.append(self._watch(_recorded(directory, pid), directory, pidfd, has_agent=has_agent))
+                has_agent = records.has_agent(directory, pid)
+                found.append(self._watch(records.read(directory, pid), directory, pidfd, has_agent=has_agent))
         await asyncio.gather(*(self._learn_state(machine) for machine in found))
         return tuple(machine.facts.service for machine in found)
 
@@ -223,7 +205,7 @@ class Launcher:
         except MachineError:
             # It cannot be asked, but it may serve: it stays as recorded, and its probes will tell. One without
             # a record is taken to run, since ending one that does costs more than waiting for one that does not.
-            running = not _is_recorded(machine.directory, machine.facts.pid)
+            running = not records.is_recorded(machine.directory, machine.facts.pid)
         facts = machine.facts
         if running and facts.phase is MachinePhase.PAUSED:
             machine.facts = replace(facts, phase=MachinePhase.RUNNING, running_at=facts.launched_at)
@@ -253,23 +235,17 @@ class Launcher:
 
     def console_tail(self, service: str, limit: int = 400) -> str:
         """The last words on the serial console, printable and at most `limit` characters."""
-        return _tail(self._directory / service / "console.log", limit)
+        return logs.tail(self._directory / service / "console.log", limit)
 
     def qemu_tail(self, service: str, limit: int = 400) -> str:
         """The same of what QEMU itself said."""
-        return _tail(self._directory / service / "qemu.log", limit)
+        return logs.tail(self._directory / service / "qemu.log", limit)
 
     def bound_logs(self) -> None:
-        """Keep what guests say on their consoles, and QEMU of them, to about two megabytes each.
-
-        The disk that they would fill holds the crisis data. Both are written in append mode, so that whoever
-        writes goes on at the new end.
-        """
+        """Keep what guests say on their consoles, and QEMU of them, to about two megabytes each."""
         for machine in tuple(self._machines.values()):
             for path in (machine.directory / "console.log", machine.directory / "qemu.log"):
-                with suppress(OSError):
-                    if path.stat().st_size > _LOG_LIMIT:
-                        _halve(path)
+                logs.bound(path)
 
     def _tap(self, service: Service, tap: str) -> int:
         """A tap that does not open is this attempt's failure, with its back-off; the rules are not in question."""
@@ -284,8 +260,8 @@ class Launcher:
         """QEMU's pid, in a session of its own. It inherits `inherited` under the same numbers and nothing else."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         with ExitStack() as own:
-            log = _closing(own, os.open(directory / "qemu.log", flags, 0o644))
-            null = _closing(own, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            log = closing(own, os.open(directory / "qemu.log", flags, 0o644))
+            null = closing(own, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
             try:
                 # A descriptor duplicated onto itself loses close-on-exec in the child: posix_spawn(3).
                 return os.posix_spawnp(
@@ -410,148 +386,11 @@ class Launcher:
             )
 
     async def _record(self, machine: _Machine) -> None:
-        """On a full disk the machine goes on without: the next daemon then proves it ready anew."""
-        document = {key: value for key, value in asdict(machine.facts).items() if key not in ("death", "made")}
-        document["made"] = machine.facts.made and _encode(machine.facts.made)
-        document[_AGENT_KEY] = machine.has_agent
-        try:
-            await asyncio.to_thread(write_json, machine.directory / "machine.json", document)
-        except OSError as error:
-            _log.warning("cannot record the machine of %s: %s", machine.facts.service, error.strerror)
+        await asyncio.to_thread(records.write, machine.directory, machine.facts, has_agent=machine.has_agent)
 
 
 def _agent_socket(directory: Path) -> Path:
     return directory / "agent.sock"
-
-
-def _is_recorded(directory: Path, pid: int, **values: object) -> bool:
-    """Whether there is a record of the machine `pid`, with these values in it."""
-    document = _record_of(directory, pid)
-    return all(document.get(key) == value for key, value in {"pid": pid, **values}.items())
-
-
-def _record_of(directory: Path, pid: int) -> dict[str, object]:
-    """The record of the machine `pid`; empty if it is another machine's, another boot's, or damaged."""
-    document = read_json(directory / "machine.json")
-    instants = [document.get(key) for key in ("launched_at", "running_at", "ready_at")]
-    known = [instant for instant in instants if instant is not None]
-    plausible = all(isinstance(instant, int | float) and 0 <= instant <= now() for instant in known)
-    return document if plausible and document.get("pid") == pid else {}
-
-
-def _recorded(directory: Path, pid: int) -> MachineFacts:
-    """What the run directory says of the machine `pid`."""
-    document = _record_of(directory, pid)
-
-    def instant(key: str) -> float | None:
-        value = document.get(key)
-        return float(value) if isinstance(value, int | float) else None
-
-    def count(key: str) -> int:
-        value = document.get(key)
-        return value if isinstance(value, int) and value > 0 else 0
-
-    running_at = instant("running_at")
-    return MachineFacts(
-        service=directory.name,
-        pid=pid,
-        phase=MachinePhase.PAUSED if running_at is None else MachinePhase.RUNNING,
-        start=StartKind.WARM if document.get("start") == StartKind.WARM else StartKind.COLD,
-        attempt=count("attempt") or 1,
-        memory=count("memory") or process.guest_memory(pid),
-        launched_at=instant("launched_at") or now(),
-        adopted_at=now(),
-        running_at=running_at,
-        ready_at=instant("ready_at"),
-        proof=str(document.get("proof", "")),
-        made=_decode(directory.name, document.get("made")),
-    )
-
-
-def _encode(made: Made) -> dict[str, object]:
-    guards = [
-        {
-            "interface": guard.interface,
-            "mac": guard.mac,
-            "address": str(guard.address),
-            "gateway": str(guard.gateway) if guard.gateway else None,
-        }
-        for guard in made.guards
-    ]
-    return {**asdict(made), "guards": guards}
-
-
-def _decode(service: str, document: Any) -> Made | None:
-    """What `_encode` wrote; None for anything else: the plan is believed then."""
-    try:
-        return Made(
-            definition=str(document["definition"]),
-            guards=tuple(
-                TapGuard(
-                    service=service,
-                    interface=str(guard["interface"]),
-                    mac=str(guard["mac"]),
-                    address=IPv4Address(guard["address"]),
-                    gateway=IPv4Address(guard["gateway"]) if guard["gateway"] else None,
-                )
-                for guard in document["guards"]
-            ),
-            depends_on=tuple(str(name) for name in document["depends_on"]),
-            shutdown_timeout=float(document["shutdown_timeout"]),
-        )
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-
-
-async def _lock(handles: ExitStack, directory: Path, service: str) -> int:
-    """A lock that QEMU inherits, so that it is held for exactly as long as a QEMU of this machine exists.
-
-    One that was killed holds it a little longer than it can be found: until the kernel has taken back its memory.
-    """
-    fd = _closing(handles, os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    deadline = now() + _KILL_GRACE
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if process.find_process(directory) is not None or now() >= deadline:
-                raise MachineError(
-                    f"cannot start {service}: another QEMU of it is still running",
-                    "it is adopted or ended by itself; try again in a moment",
-                ) from error
-        else:
-            return fd
-        await asyncio.sleep(_LOCK_AGAIN)
-
-
-def _watchable(pid: int) -> int:
-    """A pidfd of the child `pid`; one that cannot be watched is ended, before it has run an instruction."""
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
-
-
-def _closing(handles: ExitStack, fd: int) -> int:
-    handles.callback(os.close, fd)
-    return fd
-
-
-def _listen(handles: ExitStack, path: Path) -> int:
-    """A listening unix socket, bound before QEMU exists, so that nobody has to wait for it to appear."""
-    if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
-        raise MachineError(
-            f"cannot make the socket {path}: its path is longer than {_LONGEST_SOCKET_PATH} bytes",
-            "use a root directory with a shorter path",
-        )
-    path.unlink(missing_ok=True)
-    listener = handles.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-    listener.bind(str(path))
-    path.chmod(0o600)
-    listener.listen(1)
-    return listener.fileno()
 
 
 async def _within(event: asyncio.Event, seconds: float) -> bool:
@@ -575,7 +414,7 @@ def _reap(pidfd: int) -> int | None:
 
 
 def _death(directory: Path, code: int | None) -> str:
-    said = _tail(directory / "qemu.log", 200)
+    said = logs.tail(directory / "qemu.log", 200)
     if said and code != 0:
         return f"QEMU ended: {said}"
     if code == 0:
@@ -583,22 +422,3 @@ def _death(directory: Path, code: int | None) -> str:
     if code is not None and code < 0:
         return f"QEMU was killed by signal {-code}"
     return "QEMU ended" if code is None else f"QEMU ended with code {code}"
-
-
-def _halve(path: Path) -> None:
-    """Keep the end of `path` beside it, if there is room for that, and empty it in any case."""
-    with suppress(OSError), path.open("rb") as stream:
-        stream.seek(-_LOG_LIMIT, os.SEEK_END)
-        path.with_name(f"{path.name}.1").write_bytes(stream.read(_LOG_LIMIT))
-    os.truncate(path, 0)
-
-
-def _tail(path: Path, limit: int) -> str:
-    try:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - 4 * limit))
-            untrusted_text = stream.read(4 * limit).decode(errors="replace")
-    except OSError:
-        return ""
-    words = " ".join("".join(c if c.isprintable() else " " for c in untrusted_text).split())
-    return words[-limit:]

@@ -16,11 +16,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cleanroomd.clock import now
 from cleanroomd.errors import MachineError
 from cleanroomd.machine import launcher as module
-from cleanroomd.machine import monitor, process
+from cleanroomd.machine import monitor, process, records
 from cleanroomd.machine.arguments import pid_file
-from cleanroomd.machine.launcher import Launcher, now
+from cleanroomd.machine.launcher import Launcher
 from cleanroomd.model.observed import MachinePhase
 from tests.unit.machine.descriptors import few_descriptors, open_files
 from tests.unit.machine.test_launcher_faults import SERVICE, launch, open_null, pretender, root
@@ -153,7 +154,7 @@ def test_whatever_a_record_holds_a_machine_comes_out_of_it(document: dict[str, A
         directory.mkdir()
         text = json.dumps(document | {"pid": os.getpid()})
         (directory / "machine.json").write_text(text)
-        facts = module._recorded(directory, os.getpid())
+        facts = records.read(directory, os.getpid())
     assert (facts.service, facts.pid) == ("record", os.getpid())
     assert facts.attempt >= 1
     assert facts.memory >= 0
@@ -167,7 +168,7 @@ def test_a_record_of_random_bytes_is_none(damage: bytes) -> None:
         directory = Path(name) / "record"
         directory.mkdir()
         (directory / "machine.json").write_bytes(damage)
-        facts = module._recorded(directory, os.getpid())
+        facts = records.read(directory, os.getpid())
     assert (facts.phase, facts.ready_at, facts.running_at) == (MachinePhase.PAUSED, None, None)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from cleanroomd.errors import IsolationError, MachineError
 from cleanroomd.machine import launcher as module
-from cleanroomd.machine import monitor, process
+from cleanroomd.machine import logs, monitor, process, records
 from cleanroomd.machine.launcher import Launcher
 from cleanroomd.model.observed import MachinePhase
 from cleanroomd.model.plan import Disk, Service, StartKind, TcpProbe
@@ -117,7 +117,7 @@ async def test_a_full_disk_costs_the_record_and_not_the_machine(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "write_json", full)
+    monkeypatch.setattr(records, "write_json", full)
     with pytest.raises(MachineError, match="no answer in time"):
         await launch(silent)
 
@@ -145,5 +145,5 @@ def test_a_log_is_emptied_even_when_there_is_no_room_to_keep_its_end(
     log = tmp_path / "console.log"
     log.write_bytes(b"x" * (2 << 20))
     (tmp_path / "console.log.1").mkdir()
-    module._halve(log)
+    logs.bound(log)
     assert log.stat().st_size == 0
