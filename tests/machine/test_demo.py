@@ -56,12 +56,14 @@ def test_everything_comes_back_isolated_and_is_still_there_after_a_power_cut(cac
     assert found["power_cut"]["found"] is True
 
 
-@pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 3.0), (signal.SIGTERM, 9.0), (signal.SIGKILL, 6.0)])
+@pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 0.0), (signal.SIGTERM, 6.0), (signal.SIGKILL, 3.0)])
 def test_however_it_is_ended_nothing_stays(cache: Path, number: signal.Signals, after: float) -> None:
     with subprocess.Popen([*DEMO, "--cache", str(cache)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as demo:
+        # The sandbox is up with more than the demonstration and its own child; from there on the moment is chance.
+        while len(descendants(demo.pid)) <= 5:
+            time.sleep(0.05)
         time.sleep(after)
         everything = descendants(demo.pid)
-        assert len(everything) > 5
         os.kill(demo.pid, number)
         demo.wait()
         assert all_end(everything)

@@ -34,6 +34,9 @@ async def agent(path: Path, conduct: Conduct) -> AsyncIterator[asyncio.Queue[Non
         yield ended
     finally:
         server.close()
+        for _ in range(5):
+            # Who was accepted at the last moment begins its conversation a few turns of the loop later.
+            await asyncio.sleep(0)
         await asyncio.gather(*conversations)
 
 
