@@ -21,8 +21,10 @@ from cleanroomd.control.server import ControlServer
 from cleanroomd.engine.effects import Effects
 from cleanroomd.engine.isolating import IsolationControl
 from cleanroomd.engine.journal import Event, Journal
+from cleanroomd.engine.listening import CareListening
 from cleanroomd.engine.loop import Engine
 from cleanroomd.engine.operator import Operator
+from cleanroomd.engine.proving import Prover
 from cleanroomd.engine.publisher import Publisher
 from cleanroomd.engine.record import Record, power_on_time
 from cleanroomd.engine.snapshot import look_only, measure_capacity
@@ -34,6 +36,8 @@ from cleanroomd.machine.accelerator import probe
 from cleanroomd.machine.causes import way_out
 from cleanroomd.machine.crisis import CrisisStore
 from cleanroomd.machine.launcher import Launcher
+from cleanroomd.machine.queues import TapRepair
+from cleanroomd.memory import keep_one_heap, settle
 from cleanroomd.model.observed import Capacity, ProbeFacts
 from cleanroomd.model.status import Status
 from cleanroomd.model.units import format_duration
@@ -58,6 +62,8 @@ class Options:
     keeper: Path
     unsealed: bool
     qemu: Path
+    drill: bool = False
+    """An exercise: the uplink never opens."""
 
 
 async def serve(options: Options) -> None:
@@ -86,21 +92,30 @@ async def serve(options: Options) -> None:
             if before is None or (before.ok, before.detail) != (facts.ok, facts.detail):
                 wake(f"{service} answers: {facts.detail}" if facts.ok else f"{service}: {facts.detail}")
 
-        def alarm(text: str) -> None:
+        def heard(text: str) -> None:
             journal.record(Event.ISOLATION, text)
+            wake(text)
+
+        def alarm(text: str, /, **fields: str | float) -> None:
+            journal.record(Event.ISOLATION, text, service="", **fields)
 
         launcher = Launcher(
             options.root / "run" / "machines",
             accelerator=accelerator.kind,
             on_change=wake,
             open_tap=links.open_tap,
+            taps=TapRepair(header=links.tap_header, rejoin=links.rejoin_tap),
             qemu=str(options.qemu),
         )
         resources.push_async_callback(launcher.close)
         isolation = IsolationControl(options.keeper, alarm=alarm)
         resources.callback(isolation.close)
+        prover = Prover(isolation)
+        resources.push_async_callback(prover.close)
         probes = ProbeRunner()
         resources.push_async_callback(probes.close)
+        listening = CareListening(heard)
+        resources.callback(listening.close)
         catalog = Catalog(options.root / "vault", unsealed=options.unsealed)
         crisis = CrisisStore(options.root / "crisis")
         storage = Storage(outline, catalog, crisis, launcher, wake)
@@ -114,8 +129,12 @@ async def serve(options: Options) -> None:
             catalog=catalog,
             storage=storage,
             probes=probes,
+            listening=listening,
             on_answer=answered,
+            drill=options.drill,
         )
+        if options.drill:
+            journal.record(Event.DAEMON, "this is an exercise: the uplink never opens")
         publisher = Publisher(journal)
         tell_systemd = SystemdNotice()
 
@@ -130,10 +149,12 @@ async def serve(options: Options) -> None:
         engine = Engine(effects, capacity, power_on=power_on_time(), unsealed=options.unsealed, on_status=on_status)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, engine.end)
-        with DeviceWatch(wake):
+        settle()
+        with DeviceWatch(wake), isolation.guard.listening(wake):
             async with asyncio.TaskGroup() as tasks:
                 others = (
-                    tasks.create_task(_control(effects, engine, publisher, options.control)),
+                    tasks.create_task(_control(effects, engine, publisher, prover, options.control)),
+                    tasks.create_task(prover.now_and_then(lambda: effects.outline.plan, alarm)),
                     tasks.create_task(_read_again(options.plan, engine, journal, tell_systemd)),
                 )
                 await engine.run()
@@ -143,12 +164,12 @@ async def serve(options: Options) -> None:
         journal.record(Event.DAEMON, "cleanroomd ends; every machine runs on")
 
 
-async def _control(effects: Effects, engine: Engine, publisher: Publisher, path: Path) -> None:
+async def _control(effects: Effects, engine: Engine, publisher: Publisher, prover: Prover, path: Path) -> None:
     """Serve the control socket; while it cannot be had the restoration goes on, and it is tried again."""
     await publisher.first.wait()
     while True:
         try:
-            await ControlServer(Operator(effects, engine, publisher), path).serve()
+            await ControlServer(Operator(effects, engine, publisher, prover), path).serve()
         except (CleanroomError, OSError) as error:
             effects.journal.record(Event.DAEMON, f"no control for {_CONTROL_AGAIN:.0f} s: {error}")
             _log.error("%s", error)
@@ -265,6 +286,7 @@ def show_steps(options: Options) -> None:
     help="Socket of the keeper, which owns the firewall's rules.",
 )  # fmt: skip
 @click.option("--unsealed", is_flag=True, help="Accept a plan and a vault that nobody signed; every status says so.")
+@click.option("--drill", is_flag=True, help="An exercise: the uplink never opens; every status says so.")
 @click.option(
     "--qemu", type=click.Path(path_type=Path), default=Path("qemu-system-x86_64"), show_default=True,
     help="Program that runs the machines.",
@@ -272,6 +294,7 @@ def show_steps(options: Options) -> None:
 @click.option("--dry-run", is_flag=True, help="Print the steps that would be taken, and take none.")
 def main(*, dry_run: bool, **values: object) -> None:
     """Restore the services of a recovery plan, isolated, in priority order."""
+    keep_one_heap()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     options = Options(**values)  # type: ignore[arg-type]
     # A machine is recognised by the path of its directory, from whichever directory the daemon was started.

@@ -9,7 +9,18 @@ from typing import Any, TypeVar
 import click
 
 from cleanroomd.cli.documents import Answer
-from cleanroomd.cli.outcome import SETTLE, Outcome, Request, Restore, Shutdown, Start, Stop, judge
+from cleanroomd.cli.outcome import (
+    SETTLE,
+    CloseUplink,
+    OpenUplink,
+    Outcome,
+    Request,
+    Restore,
+    Shutdown,
+    Start,
+    Stop,
+    judge,
+)
 from cleanroomd.cli.output import print_json
 from cleanroomd.cli.render import change_lines
 from cleanroomd.cli.text import clean
@@ -59,6 +70,10 @@ async def _ask(client: Client, request: Request) -> str:
             return await client.restore()
         case Shutdown():
             return await client.shutdown()
+        case OpenUplink(window, seconds, reason):
+            return await client.open_uplink(window, seconds, reason)
+        case CloseUplink(window):
+            return await client.close_uplink(window)
 
 
 async def _follow(statuses: Any, request: Request, before: Status) -> tuple[Outcome, Status]:

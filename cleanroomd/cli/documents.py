@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cleanroomd.model.status import VerdictKind
+from cleanroomd.model.status import LeaseStatus, VerdictKind, WindowStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,20 @@ class Answer:
     """What the daemon said that it does."""
     outcome: str | None
     """How it ended; None with --no-wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """What is open towards the hospital's network, and what could be."""
+
+    uplink: str
+    """"dark", or what is open."""
+    now: float
+    """When this was said, CLOCK_BOOTTIME seconds; leases end by the same clock."""
+    leases: tuple[LeaseStatus, ...]
+    """What somebody opened; none while the uplink is dark."""
+    windows: tuple[WindowStatus, ...]
+    """What the plan allows to open."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from cleanroomd.cli.text import clean, clock
 from cleanroomd.errors import Exit
 from cleanroomd.model.status import RunState, ServiceState, ServiceStatus, Status
+from cleanroomd.model.units import format_duration
 
 SETTLE = 5.0
 """Seconds after which a daemon has acted on a request, unless it says that something is under way."""
@@ -34,7 +35,20 @@ class Shutdown:
     pass
 
 
-Request = Start | Stop | Restore | Shutdown
+@dataclass(frozen=True, slots=True)
+class OpenUplink:
+    window: str
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseUplink:
+    window: str | None
+    """None for whatever is open."""
+
+
+Request = Start | Stop | Restore | Shutdown | OpenUplink | CloseUplink
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,10 @@ def judge(request: Request, before: Status, status: Status, *, waited: float) ->
             return _restored(status, settled=settled)
         case Shutdown():
             return _shut_down(status, settled=settled)
+        case OpenUplink(window):
+            return _opened(status, window, settled=settled)
+        case CloseUplink(window):
+            return _closed(status, window, settled=settled)
 
 
 def _started(
@@ -114,6 +132,24 @@ def _shut_down(status: Status, *, settled: bool) -> Outcome | None:
     if settled and not _stopping(status):
         return Outcome(Exit.CANNOT, f"cannot stop every machine: {', '.join(up)} still runs")
     return None
+
+
+def _opened(status: Status, window: str, *, settled: bool) -> Outcome | None:
+    lease = next((lease for lease in status.isolation.leases if lease.window == window), None)
+    if lease is not None and not lease.problem:
+        left = format_duration(lease.until - status.now)
+        return Outcome(Exit.DONE, f"{clean(window)} is open for {left}: {clean(lease.flow)}")
+    if not settled:
+        return None
+    if lease is not None:
+        return Outcome(Exit.DEGRADED, f"{clean(window)} is leased, but {clean(lease.problem)}")
+    return Outcome(Exit.CANNOT, f"cannot open {clean(window)}: it is closed again")
+
+
+def _closed(status: Status, window: str | None, *, settled: bool) -> Outcome | None:
+    if not any(window in (None, lease.window) for lease in status.isolation.leases):
+        return Outcome(Exit.DONE, f"{clean(window)} is closed" if window else "the uplink is dark")
+    return Outcome(Exit.CANNOT, "cannot close the uplink: it is still open") if settled else None
 
 
 def _named(status: Status, name: str) -> ServiceStatus | None:

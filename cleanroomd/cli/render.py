@@ -10,6 +10,7 @@ from enum import StrEnum
 from cleanroomd.cli.text import about, clean, clock, moment, pad, stamp, width, wrap
 from cleanroomd.control.wire import JournalEntry
 from cleanroomd.model.status import RunState, ServiceState, ServiceStatus, Status, VerdictKind
+from cleanroomd.model.units import format_duration
 
 NARROWEST = 60
 COLUMNS = 80
@@ -61,9 +62,37 @@ def status_lines(status: Status, *, columns: int = COLUMNS) -> list[Line]:
         Line(""),
         *_table(status, columns),
         *_findings(status, columns),
+        *_alarms(status, columns),
         Line(""),
-        *_hanging("Next: ", f"{_sentence(status.next_action)} {_whereabouts(status)}", columns),
+        *hanging("Next: ", f"{_sentence(status.next_action)} {_whereabouts(status)}", columns),
     ]
+
+
+def uplink_lines(status: Status, *, columns: int = COLUMNS) -> Iterator[Line]:
+    """What is open, by whom and for how long; what the plan allows to open."""
+    isolation = status.isolation
+    mood = Mood.PLAIN if isolation.uplink == "dark" else Mood.BUSY
+    words = "dark: nothing passes in either direction" if isolation.uplink == "dark" else isolation.uplink
+    yield from hanging("Uplink: ", words, columns, mood)
+    if status.drill:
+        yield from hanging("DRILL   ", "this is an exercise: the uplink never opens", columns, Mood.BUSY)
+    for lease in isolation.leases:
+        yield Line("")
+        left = format_duration(max(0.0, lease.until - status.now))
+        yield from hanging(f"{clean(lease.window)}  ", f"{lease.flow}; closes by itself in {left}", columns, mood)
+        yield from hanging(
+            "  ", f"opened by {lease.author} {_ago(status.now, lease.opened_at)}: {lease.reason}", columns
+        )
+        if lease.problem:
+            yield from hanging("  ", f"nothing passes: {lease.problem}", columns, Mood.BAD)
+    opened = {lease.window for lease in isolation.leases}
+    closed = [window for window in isolation.windows if window.name not in opened]
+    if closed:
+        yield Line("")
+        yield Line("Can be opened:")
+    for window in closed:
+        longest = format_duration(window.longest)
+        yield from hanging(f"  {clean(window.name)}  ", f"{window.flow}; for {longest} at most", columns)
 
 
 def entry_line(entry: JournalEntry) -> str:
@@ -100,7 +129,12 @@ def _header(status: Status, columns: int) -> Iterator[Line]:
 def _summary(status: Status, columns: int) -> Iterator[Line]:
     isolation = status.isolation
     label = "ISOLATED" if isolation.proven else "NOT ISOLATED"
-    labels = [label, status.state.value, *(["UNSEALED"] if status.unsealed else [])]
+    labels = [
+        label,
+        status.state.value,
+        *(["UNSEALED"] if status.unsealed else []),
+        *(["DRILL"] if status.drill else []),
+    ]
     margin = max(len(text) for text in labels) + 2
     if isolation.proven:
         proven = _ago(status.now, isolation.proven_at)
@@ -111,10 +145,12 @@ def _summary(status: Status, columns: int) -> Iterator[Line]:
         )
     else:
         detail = isolation.problem or "the rules have not been proven"
-    yield from _hanging(pad(label, margin), detail, columns, Mood.GOOD if isolation.proven else Mood.BAD)
-    yield from _hanging(pad(status.state.value, margin), _progress(status), columns, _RUN_MOODS[status.state])
+    yield from hanging(pad(label, margin), detail, columns, Mood.GOOD if isolation.proven else Mood.BAD)
+    yield from hanging(pad(status.state.value, margin), _progress(status), columns, _RUN_MOODS[status.state])
+    if status.drill:
+        yield from hanging(pad("DRILL", margin), "an exercise: the uplink never opens", columns, Mood.BUSY)
     if status.unsealed:
-        yield from _hanging(
+        yield from hanging(
             pad("UNSEALED", margin), "nothing here is signed: for tests and drills only", columns, Mood.BAD
         )
 
@@ -189,10 +225,24 @@ def _findings(status: Status, columns: int) -> Iterator[Line]:
     if verdict.kind is VerdictKind.ADMISSIBLE:
         return
     yield Line("")
-    yield from _hanging("Plan: ", f"{verdict.kind}; {verdict.summary}", columns)
+    yield from hanging("Plan: ", f"{verdict.kind}; {verdict.summary}", columns)
     for finding in verdict.findings:
         words = f"{finding.service}: {finding.effect}, {finding.cause}; {finding.remedy}"
-        yield from _hanging("  ", words, columns)
+        yield from hanging("  ", words, columns)
+
+
+def _alarms(status: Status, columns: int) -> Iterator[Line]:
+    """Those that stand, and of the others the newest; the journal has them all."""
+    alarms = status.isolation.alarms
+    shown = [alarm for alarm in alarms if not alarm.undone]
+    shown += [alarm for alarm in alarms if alarm.undone][:1]
+    if shown:
+        yield Line("")
+    for alarm in shown:
+        often = f", {alarm.times} times" if alarm.times > 1 else ""
+        words = f"{_ago(status.now, alarm.at)}: {alarm.what}{often}, by {alarm.who}"
+        outcome = "undone" if alarm.undone else "; ".join(filter(None, ("it stands", alarm.remedy)))
+        yield from hanging("Alarm: ", f"{words}; {outcome}", columns, Mood.PLAIN if alarm.undone else Mood.BAD)
 
 
 def _whereabouts(status: Status) -> str:
@@ -207,7 +257,8 @@ def _sentence(text: str) -> str:
     return f"{stripped}." if stripped else "nothing to do."
 
 
-def _hanging(label: str, text: str, columns: int, mood: Mood = Mood.PLAIN) -> Iterator[Line]:
+def hanging(label: str, text: str, columns: int, mood: Mood = Mood.PLAIN) -> Iterator[Line]:
+    """A label with its text beside it, on as many lines as that takes; the text is cleaned, the label is not."""
     margin = width(label)
     first, *others = wrap(text, columns - margin)
     yield Line(label + first, mood)

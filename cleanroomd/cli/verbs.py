@@ -20,6 +20,8 @@ _VERBS: Mapping[str, str] = {
     "stop": "cleanroomd.cli.stop:stop",
     "restore": "cleanroomd.cli.restore:restore",
     "shutdown": "cleanroomd.cli.shutdown:shutdown",
+    "uplink": "cleanroomd.cli.uplink:uplink",
+    "isolation": "cleanroomd.cli.isolation:isolation_group",
     "log": "cleanroomd.cli.log:log",
     "plan": "cleanroomd.cli.plan:plan_group",
 }

@@ -13,7 +13,7 @@ from types import MappingProxyType
 ACT_GROUP = "cleanroom"
 """Members do everything that root does here."""
 VIEW_GROUP = "cleanroom-view"
-"""Members read the status and the journal."""
+"""Members read the status and the journal, and see the isolation proven."""
 
 PLACES = 64
 """Connections in all."""
@@ -29,6 +29,9 @@ class Verb(StrEnum):
     STOP = "stop a service"
     RESTORE = "restore"
     SHUTDOWN = "shut down"
+    UPLINK = "open or close the uplink"
+    ISOLATION = "see the isolation"
+    VERIFY = "verify the isolation"
 
 
 class Right(StrEnum):
@@ -44,6 +47,9 @@ REQUIRED: Mapping[Verb, Right] = MappingProxyType(
         Verb.STOP: Right.ACT,
         Verb.RESTORE: Right.ACT,
         Verb.SHUTDOWN: Right.ACT,
+        Verb.UPLINK: Right.ACT,
+        Verb.ISOLATION: Right.VIEW,
+        Verb.VERIFY: Right.VIEW,
     }
 )
 

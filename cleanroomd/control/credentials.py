@@ -3,6 +3,7 @@
 import errno
 import grp
 import os
+import pwd
 import socket
 import struct
 from dataclasses import dataclass
@@ -44,6 +45,14 @@ class Credentials:
         gids = {gid, *_supplementary_groups(connection)}
         groups = frozenset(name for number, name in self.names if number in gids)
         return Peer(uid=uid, pid=pid, groups=groups, owner=uid == self.own_uid)
+
+
+def user_name(uid: int) -> str:
+    """What the system calls a user, for people; it may wait for a name service, so not in the daemon's loop."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def _supplementary_groups(connection: socket.socket) -> list[int]:

@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
+from cleanroomd.model.lesson import Lesson
 from cleanroomd.model.status import Status
+from cleanroomd.model.verification import IsolationView, Verification
 
 
 class Enclosure(Protocol):
@@ -28,6 +30,26 @@ class Enclosure(Protocol):
 
     async def shutdown(self) -> str:
         """Stops all machines, in reverse order."""
+        ...
+
+    async def open_uplink(self, window: str, seconds: float, reason: str, author: str) -> str:
+        """Opens a window of the plan for so many seconds; it closes by itself."""
+        ...
+
+    async def close_uplink(self, window: str | None, author: str) -> str:
+        """Closes one window, or whatever is open."""
+        ...
+
+    def isolation(self) -> IsolationView:
+        """Who may talk to whom at this moment, and what was denied."""
+        ...
+
+    async def verify_isolation(self) -> Verification:
+        """The live kernel against the plan, packet by packet; takes about a second."""
+        ...
+
+    def learn(self) -> Lesson:
+        """What was denied, as flows that a plan could have; only where nothing is signed."""
         ...
 
     def journal(

@@ -3,28 +3,34 @@
 An instance serves one connection.
 """
 
+import asyncio
 import difflib
 import json
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from typing import cast
+from typing import TypeVar, cast
 
 from asyncvarlink import LastResult, TypedVarlinkErrorReply, VarlinkInterface, varlinkmethod
 from asyncvarlink.serviceinterface import InvalidParameter
 
 from cleanroomd.control.access import Peer, Verb, may, who_may
+from cleanroomd.control.credentials import user_name
 from cleanroomd.control.enclosure import Enclosure
 from cleanroomd.control.newest import newest
 from cleanroomd.control.wire import NAME, JournalEntry, mirror, to_wire
 from cleanroomd.errors import CleanroomError
+from cleanroomd.model.lesson import Lesson
 from cleanroomd.model.status import Status
+from cleanroomd.model.verification import IsolationView, Verification
 
 _LONGEST_NAME = 64
 """Longer than any service is called; nothing is compared with a longer one."""
 
 _MAYBE_ENTRY = cast("type[JournalEntry]", JournalEntry | None)
 """asyncvarlink takes unions too; its annotation says otherwise."""
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -119,6 +125,51 @@ class ControlInterface(VarlinkInterface, name=NAME):
         self._check(Verb.SHUTDOWN)
         return await self._asked("shut down", self._enclosure.shutdown())
 
+    @varlinkmethod(return_parameter="request")
+    async def OpenUplink(self, *, window: str, seconds: float, reason: str) -> str:  # noqa: N802
+        """Opens a window of the plan towards the hospital's network for so many seconds; it closes by itself.
+
+        The reason and the caller's user name go into the journal.
+        """
+        self._check(Verb.UPLINK)
+        author = await self._author()
+        request = self._enclosure.open_uplink(window, seconds, reason, author)
+        return await self._asked("open the uplink", request)
+
+    @varlinkmethod(return_parameter="request")
+    async def CloseUplink(self, *, window: str | None = None) -> str:  # noqa: N802
+        """Closes one window, or whatever is open."""
+        self._check(Verb.UPLINK)
+        author = await self._author()
+        return await self._asked("close the uplink", self._enclosure.close_uplink(window, author))
+
+    @varlinkmethod(return_parameter="isolation", return_type=mirror(IsolationView))
+    def GetIsolation(self) -> IsolationView:  # noqa: N802
+        """Who may talk to whom at this moment, and what was denied."""
+        self._check(Verb.ISOLATION)
+        return to_wire(self._enclosure.isolation())  # type: ignore[no-any-return]
+
+    @varlinkmethod(return_parameter="verification", return_type=mirror(Verification))
+    async def VerifyIsolation(self) -> Verification:  # noqa: N802
+        """Compares the live kernel with the plan, and tries its rules packet by packet in a twin.
+
+        It takes about a second. The error Cannot means that nothing is proven.
+        """
+        self._check(Verb.VERIFY)
+        return to_wire(await self._asked("verify the isolation", self._enclosure.verify_isolation()))  # type: ignore[no-any-return]
+
+    @varlinkmethod(return_parameter="lesson", return_type=mirror(Lesson))
+    def LearnFlows(self) -> Lesson:  # noqa: N802
+        """What was denied lately, as flows that the plan could have; nothing of it is applied.
+
+        For staging: the error Cannot where the plan and the vault are signed.
+        """
+        self._check(Verb.ISOLATION)
+        try:
+            return to_wire(self._enclosure.learn())  # type: ignore[no-any-return]
+        except CleanroomError as error:
+            raise Cannot(message=error.message, hint=error.hint) from error
+
     @varlinkmethod(return_parameter="entry", return_type=_MAYBE_ENTRY, delay_generator=False)
     async def ReadJournal(  # noqa: N802
         self, *, follow: bool, last: int | None = None, service: str | None = None
@@ -142,6 +193,9 @@ class ControlInterface(VarlinkInterface, name=NAME):
         _log.warning("refused to %s: uid %d (pid %d)", verb, self._peer.uid, self._peer.pid)
         raise NotAllowed(needs=who_may(verb))
 
+    async def _author(self) -> str:
+        return await asyncio.to_thread(user_name, self._peer.uid)
+
     def _known(self, untrusted_service: str) -> None:
         names = [service.name for service in self._enclosure.status().services]
         if untrusted_service in names:
@@ -152,7 +206,7 @@ class ControlInterface(VarlinkInterface, name=NAME):
                 hint = f"did you mean {name}?"
         raise NoSuchService(name=untrusted_service[:_LONGEST_NAME], hint=hint)
 
-    async def _asked(self, what: str, request: Awaitable[str]) -> str:
+    async def _asked(self, what: str, request: Awaitable[T]) -> T:
         _log.info("asked to %s by uid %d (pid %d)", what, self._peer.uid, self._peer.pid)
         try:
             return await request

@@ -2,13 +2,19 @@
 
 from cleanroomd.engine import ending, readying, starting
 from cleanroomd.engine.effects import Effects
+from cleanroomd.engine.leasing import end_lease
 from cleanroomd.model.steps import (
     ApplyRules,
     DeclareReady,
+    EndLease,
     FailAttempt,
     FallBack,
+    HoldDeadline,
     LaunchMachine,
     MakeTap,
+    MakeZoneLink,
+    RejoinTap,
+    RemoveZoneLink,
     RunMachine,
     SetAside,
     SetLink,
@@ -29,8 +35,18 @@ async def apply(step: Step, effects: Effects) -> None:
             effects.isolation.make_tap(step.interface)
         case ApplyRules():
             effects.isolation.apply(step.posture)
+        case MakeZoneLink():
+            effects.isolation.make_zone_link(step)
+        case RemoveZoneLink():
+            effects.isolation.remove_zone_link(step)
+        case HoldDeadline():
+            effects.isolation.hold(step)
+        case EndLease():
+            end_lease(step, effects)
         case SetLink():
             effects.isolation.set_link(step)
+        case RejoinTap():
+            effects.launcher.rejoin(step.service, step.interface)
         case LaunchMachine():
             await starting.launch(step, effects)
         case RunMachine():

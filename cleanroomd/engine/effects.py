@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from cleanroomd.clock import now
 from cleanroomd.engine.isolating import IsolationControl
 from cleanroomd.engine.journal import Event, Journal
+from cleanroomd.engine.listening import CareListening
 from cleanroomd.engine.record import Record
 from cleanroomd.engine.storage import Storage
 from cleanroomd.machine.arguments import DiskImage
@@ -30,7 +31,10 @@ class Effects:
     catalog: Catalog
     storage: Storage
     probes: ProbeRunner
+    listening: CareListening
     on_answer: Callable[[str, ProbeFacts], None]
+    drill: bool = False
+    """An exercise: the uplink never opens."""
     answers: dict[str, ProbeFacts] = field(default_factory=dict)
     """The newest answer of each watched service."""
 

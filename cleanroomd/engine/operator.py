@@ -4,20 +4,26 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 
 from cleanroomd.engine.effects import Effects
 from cleanroomd.engine.journal import Event
+from cleanroomd.engine.leasing import close_leases, open_lease
 from cleanroomd.engine.loop import Engine
+from cleanroomd.engine.proving import Prover
 from cleanroomd.engine.publisher import Publisher
 from cleanroomd.errors import ControlError
+from cleanroomd.model.lesson import Lesson
 from cleanroomd.model.observed import Intent
 from cleanroomd.model.status import Status
+from cleanroomd.model.verification import IsolationView, Verification
+from cleanroomd.restore.learning import Attempt, learn
 
 
 class Operator:
     """The enclosure as the control socket sees it."""
 
-    def __init__(self, effects: Effects, engine: Engine, publisher: Publisher) -> None:
+    def __init__(self, effects: Effects, engine: Engine, publisher: Publisher, prover: Prover) -> None:
         self._effects = effects
         self._engine = engine
         self._publisher = publisher
+        self._prover = prover
 
     def status(self) -> Status:
         return self._publisher.status
@@ -54,6 +60,39 @@ class Operator:
         names = self._effects.outline.start_order
         await self._ask(names, Intent.STOP, "shutdown")
         return f"{len(names)} services are being stopped, in reverse order"
+
+    async def open_uplink(self, window: str, seconds: float, reason: str, author: str) -> str:
+        """Open a window of the plan for so long; ControlError says what it is refused for."""
+        said = await open_lease(self._effects, window, seconds, reason, author)
+        self._engine.wake(f"operator: open {window}")
+        return said
+
+    async def close_uplink(self, window: str | None, author: str) -> str:
+        """Close one window, or whatever is open."""
+        said = await close_leases(self._effects, window, author)
+        self._engine.wake(f"operator: close {window or 'the uplink'}")
+        return said
+
+    def isolation(self) -> IsolationView:
+        return self._prover.view(self._effects.outline.plan)
+
+    def learn(self) -> Lesson:
+        """What was denied, as flows; only while nothing is signed, so that nobody edits a crisis into a plan."""
+        if not self._publisher.status.unsealed:
+            raise ControlError(
+                "cannot learn flows: the plan and the vault of this enclosure are signed",
+                "learn while staging, with a daemon that runs with --unsealed",
+            )
+        denied = self._effects.isolation.denied_flows()
+        attempts = (
+            Attempt(flow.source, flow.destination, flow.protocol, flow.port, tally.packets)
+            for flow, tally in denied.items()
+        )
+        return learn(attempts, self._effects.outline)
+
+    async def verify_isolation(self) -> Verification:
+        """The live kernel against the posture in force; whoever asks is told, and nothing is changed."""
+        return await self._prover.verify(self._effects.outline.plan)
 
     def journal(
         self, *, follow: bool, last: int | None = None, service: str = ""

@@ -1,4 +1,4 @@
-"""What a restarted daemon must find again: failures and intents of this power-on, durations of earlier runs."""
+"""What a restarted daemon must find again: failures, intents and leases of this power-on, durations of earlier runs."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cleanroomd.durable import read_json, write_json
-from cleanroomd.model.observed import Failure, Fallback, Intent
+from cleanroomd.model.observed import Failure, Fallback, Intent, Lease
 
 _LONGEST_REASON = 500
 
@@ -49,7 +49,9 @@ class Record:
         self.fallbacks: dict[str, Fallback] = dict(_fallbacks(read_json(run / "fallbacks.json")))
         self.intents: dict[str, Intent] = dict(_intents(read_json(run / "intents.json")))
         self.durations: dict[str, float] = dict(_durations(read_json(state / "durations.json")))
+        self.leases: dict[str, Lease] = dict(_leases(read_json(run / "leases.json")))
         self._writing = asyncio.Lock()
+        self._afterwards: set[asyncio.Task[None]] = set()
 
     async def add_failure(self, service: str, failure: Failure) -> None:
         reason = failure.reason[:_LONGEST_REASON]
@@ -75,9 +77,28 @@ class Record:
         self.intents.update(dict.fromkeys(services, intent))
         await self._keep(self._run / "intents.json", lambda: {name: each.value for name, each in self.intents.items()})
 
+    async def set_lease(self, lease: Lease) -> None:
+        self.leases[lease.window] = lease
+        await self._write_leases()
+
+    async def drop_leases(self, windows: Iterable[str]) -> None:
+        if [name for name in windows if self.leases.pop(name, None) is not None]:
+            await self._write_leases()
+
+    def drop_lease_soon(self, window: str) -> None:
+        """For the loop, which waits for no disk; a lease that is over opens nothing for a daemon that finds it."""
+        task = asyncio.get_running_loop().create_task(self.drop_leases((window,)))
+        self._afterwards.add(task)
+        task.add_done_callback(self._afterwards.discard)
+
     async def set_duration(self, service: str, seconds: float) -> None:
         self.durations[service] = round(seconds, 3)
         await self._keep(self._state / "durations.json", lambda: dict(self.durations))
+
+    async def _write_leases(self) -> None:
+        await self._keep(
+            self._run / "leases.json", lambda: {window: asdict(lease) for window, lease in self.leases.items()}
+        )
 
     async def _write_failures(self) -> None:
         await self._keep(
@@ -100,7 +121,7 @@ class Record:
         marker = self._run / "power-on.json"
         identity = power_on_identity()
         if read_json(marker).get("identity") != identity:
-            for name in ("failures.json", "fallbacks.json", "intents.json"):
+            for name in ("failures.json", "fallbacks.json", "intents.json", "leases.json"):
                 (self._run / name).unlink(missing_ok=True)
             _keep(marker, {"identity": identity})
 
@@ -129,6 +150,15 @@ def _fallbacks(document: Mapping[str, object]) -> Iterable[tuple[str, Fallback]]
     for name, known in document.items():
         if isinstance(known, dict) and isinstance(known.get("reason"), str):
             yield name, Fallback(known["reason"], known.get("complete") is True)
+
+
+def _leases(document: Mapping[str, object]) -> Iterable[tuple[str, Lease]]:
+    for name, known in document.items():
+        if not isinstance(known, dict):
+            continue
+        instants, words = (known.get("opened_at"), known.get("until")), (known.get("reason"), known.get("author"))
+        if all(isinstance(each, int | float) for each in instants) and all(isinstance(each, str) for each in words):
+            yield name, Lease(name, float(known["opened_at"]), float(known["until"]), *map(str, words))
 
 
 def _intents(document: Mapping[str, object]) -> Iterable[tuple[str, Intent]]:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from cleanroomd.clock import now
 from cleanroomd.engine.effects import Effects
-from cleanroomd.engine.isolating import interfaces
-from cleanroomd.hardware.udev import network_devices
-from cleanroomd.isolation import links
+from cleanroomd.engine.isolating import links_in_sight
+from cleanroomd.engine.journal import Event
 from cleanroomd.machine.arguments import OVERHEAD
 from cleanroomd.machine.crisis import CrisisStore
 from cleanroomd.model.observed import Capacity, Observed
@@ -39,17 +38,27 @@ def observe(effects: Effects, capacity: Capacity, *, power_on: float, busy: Mapp
     """Look at everything; nothing is remembered from the round before but what the effects hold themselves."""
     isolation = effects.isolation
     isolation.check()
-    paths = {device.name: device.path for device in network_devices()}
+    for line in isolation.denials():
+        effects.journal.record(Event.ISOLATION, line)
+    ports, taps = links_in_sight()
+    effects.launcher.look_at_taps()
     return Observed(
         now=now(),
         power_on=power_on,
         capacity=capacity,
-        interfaces=interfaces(paths),
-        taps=links.taps(),
+        interfaces=ports,
+        heard=effects.listening.attend(effects.outline, ports),
+        zone_problems=dict(isolation.zone_problems),
+        taps=taps,
         proof=isolation.proof,
-        isolation_problem=isolation.problem,
+        isolation_problem=isolation.problem or isolation.guard.breach,
         rules_retry_at=isolation.retry_at,
         foreign_changes=isolation.foreign_changes,
+        leases=dict(effects.record.leases),
+        deadline=isolation.deadline,
+        deadline_retry_at=isolation.deadline_retry_at,
+        drill=effects.drill,
+        alarms=isolation.guard.alarms.newest,
         disks=effects.storage.newest.disks,
         overlays=effects.storage.newest.overlays,
         fallbacks=dict(effects.record.fallbacks),
@@ -65,12 +74,12 @@ def observe(effects: Effects, capacity: Capacity, *, power_on: float, busy: Mapp
 
 def look_only(plan: Plan, catalog: Catalog, crisis: CrisisStore, capacity: Capacity) -> Observed:
     """What a daemon would find at power-on, without a lock, a socket or a file of its own."""
-    paths = {device.name: device.path for device in network_devices()}
+    ports, _ = links_in_sight()
     return Observed(
         now=now(),
         power_on=now(),
         capacity=capacity,
-        interfaces=interfaces(paths),
+        interfaces=ports,
         disks={disk.name: catalog.disk(disk.name).facts for service in plan.services for disk in service.disks},
         overlays=crisis.facts(service.name for service in plan.services),
     )

@@ -1,8 +1,9 @@
 """Network devices as udev knows them; the one module that touches pyudev."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,21 +25,30 @@ class NetworkDevice:
     path: str
 
 
-def network_devices() -> tuple[NetworkDevice, ...]:
-    """Every Ethernet interface of this network namespace, by name.
+def network_devices(names: Iterable[str]) -> tuple[NetworkDevice, ...]:
+    """The Ethernet interfaces of this network namespace that are among `names`, by name.
 
-    A device that vanishes while it is read is left out; its own event follows.
+    Asked for by name, since to walk through all of them costs the more the more taps there are. A device that vanishes
+    while it is read is left out; its own event follows.
     """
+    context = _context()
     found = []
-    for device in pyudev.Context().list_devices(subsystem="net"):
+    for name in names:
         try:
+            device = pyudev.Devices.from_name(context, "net", name)
             if device.attributes.asstring("type").strip() != _ARPHRD_ETHER:
                 continue
             mac = device.attributes.asstring("address").strip().lower()
-        except (KeyError, OSError, UnicodeDecodeError):
+        except (pyudev.DeviceNotFoundError, KeyError, OSError, UnicodeDecodeError):
             continue
         found.append(NetworkDevice(device.sys_name, mac, device.properties.get("ID_PATH", "")))
     return tuple(sorted(found, key=lambda device: device.name))
+
+
+@cache
+def _context() -> pyudev.Context:
+    """One for all: it reads udev's configuration, which takes longer than to ask for a device."""
+    return pyudev.Context()
 
 
 class DeviceWatch:
@@ -51,7 +61,7 @@ class DeviceWatch:
         self._on_event = on_event
         source = "udev" if _UDEVD_CONTROL.exists() else "kernel"
         try:
-            self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source=source)
+            self._monitor = pyudev.Monitor.from_netlink(_context(), source=source)
         except (ImportError, OSError) as error:
             # The library is loaded at the first use of it, which may find no descriptor left.
             raise CleanroomError(

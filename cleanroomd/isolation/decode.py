@@ -10,7 +10,20 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from cleanroomd.isolation.encode import COUNTER_OBJECT, POLICIES, TYPE_BITS, VERDICT_DATA, VERDICT_REGISTER, VERDICTS
+from cleanroomd.isolation.encode import (
+    CHAIN_TYPES,
+    COUNTER_OBJECT,
+    DYNAMIC_SET,
+    DYNSET_UPDATE,
+    NFPROTO_IPV4,
+    POLICIES,
+    SOURCE_NAT,
+    TIMED_SET,
+    TYPE_BITS,
+    VERDICT_DATA,
+    VERDICT_REGISTER,
+    VERDICTS,
+)
 from cleanroomd.isolation.expressions import (
     WORD,
     Base,
@@ -28,17 +41,20 @@ from cleanroomd.isolation.expressions import (
     Meta,
     MetaKey,
     Payload,
+    Record,
     Rule,
     SetMeta,
+    SourceNat,
     Unknown,
     Verdict,
 )
-from cleanroomd.isolation.ruleset import Chain, Element, Family, Hook, HookPoint, KeyField, Set
+from cleanroomd.isolation.ruleset import Chain, Dynamic, Element, Family, Hook, HookPoint, KeyField, Set, Tally
 
 _TYPE_MASK = 0x3FFF
 """An attribute's number without NLA_F_NESTED and NLA_F_NET_BYTEORDER."""
 _ATTRIBUTE = struct.Struct("=HH")
 _NFT_SET_MAP = 0x8
+_NF_NAT_RANGE_MAP_IPS = 0x1
 _NFT_CHAIN_BASE = 0x1
 _ACTIONS = {code: action for action, code in VERDICTS.items()}
 _ACCEPTS = {code: accepts for accepts, code in POLICIES.items()}
@@ -199,6 +215,23 @@ def _objref(a: Attributes) -> Expression:
     return Count(a.text(2))
 
 
+def _nat(a: Attributes) -> Expression:
+    if a.number(1) != SOURCE_NAT or a.number(2) != NFPROTO_IPV4:
+        raise ValueError("another translation than of an IPv4 source")
+    lowest, highest = a.register(3), a.register(4)
+    if lowest != highest:
+        raise ValueError("a range of addresses")
+    if 7 in a and a.number(7) & ~_NF_NAT_RANGE_MAP_IPS:
+        raise ValueError("ports that change")
+    return SourceNat(lowest)
+
+
+def _dynset(a: Attributes) -> Expression:
+    if a.number(3) != DYNSET_UPDATE or (6 in a and a.number(6) != 0) or (9 in a and a.number(9) != 0):
+        raise ValueError("another operation than to note or refresh a key")
+    return Record(a.text(1), a.register(4))
+
+
 _DECODERS: Mapping[str, Callable[[Attributes], Expression]] = {
     "payload": _payload,
     "meta": _meta,
@@ -208,6 +241,8 @@ _DECODERS: Mapping[str, Callable[[Attributes], Expression]] = {
     "lookup": _lookup,
     "immediate": _immediate,
     "objref": _objref,
+    "nat": _nat,
+    "dynset": _dynset,
 }
 
 
@@ -250,7 +285,7 @@ def _hook(family: Family, a: Attributes) -> Hook:
     kind, accepts = a.text(7), _ACCEPTS[a.number(5)]
     number, priority = nest.number(1), int.from_bytes(nest.take(2), "big", signed=True)
     point = HookPoint.of(family, number)
-    if point is None or kind != "filter":
+    if point is None or kind not in CHAIN_TYPES.values():
         raise ValueError(f"type {kind} at hook {number}")
     device = nest.text(3) if 3 in nest else ""
     if 4 in nest:
@@ -258,7 +293,7 @@ def _hook(family: Family, a: Attributes) -> Hook:
         if devices != [device]:
             raise ValueError(f"devices {', '.join(devices)}")
     nest.finish()
-    return Hook(point, priority, device, accepts)
+    return Hook(point, priority, device, accepts, translates=kind == CHAIN_TYPES[True])
 
 
 def set_head(data: bytes) -> Set:
@@ -266,11 +301,26 @@ def set_head(data: bytes) -> Set:
     a = Attributes(data)
     # Table, policy, size hints, number, collection interval, user data, padding, handle, and what the kernel
     # adds about its own implementation: none of these says which keys match.
-    a.skip(1, 8, 9, 10, 12, 13, 14, 16, 19, 20)
+    a.skip(1, 8, 10, 12, 13, 14, 16, 19, 20)
     name, flags = a.text(2), a.number(3) if 3 in a else 0
+    bounds = a.take(9) if 9 in a else b""
     key_type, key_length = a.number(4), a.number(5)
     verdicts = bool(flags & _NFT_SET_MAP)
-    odd = [f"flags {flags}"] if flags & ~_NFT_SET_MAP else []
+    odd, dynamic, counted, timed = [], None, False, False
+    try:
+        if flags & DYNAMIC_SET == DYNAMIC_SET:
+            dynamic = Dynamic(_size(bounds), a.number(11))
+            flags &= ~DYNAMIC_SET
+        elif flags & TIMED_SET and 11 not in a:
+            timed = True
+            flags &= ~TIMED_SET
+        if 17 in a:
+            counted = True
+            tally(a.take(17))
+    except ValueError as error:
+        odd.append(f"bounds or an expression with {error}")
+    if flags & ~_NFT_SET_MAP:
+        odd.append(f"flags {flags}")
     if verdicts and a.number(6) != VERDICT_DATA:
         odd.append("values other than verdicts")
     a.skip(6, 7)
@@ -278,12 +328,34 @@ def set_head(data: bytes) -> Set:
         fields = _key_fields(key_type)
     except ValueError:
         fields = ()
-    item = Set(name, fields, frozenset(), verdicts)
+    item = Set(name, fields, frozenset(), verdicts, counted=counted, dynamic=dynamic, timed=timed)
     if not fields or item.key_size != key_length:
         odd.append(f"keys of type {key_type:#x} and {key_length} bytes")
     if a.left():
         odd.append(a.left())
     return replace(item, oddity="; ".join(odd))
+
+
+def _size(bounds: bytes) -> int:
+    """NFTA_SET_DESC_SIZE; 0 where the kernel names none. How a concatenation is split says nothing of a hash set."""
+    a = Attributes(bounds)
+    a.skip(2)
+    size = a.number(1) if 1 in a else 0
+    a.finish()
+    return size
+
+
+def tally(data: bytes) -> Tally:
+    """A set's or element's counter; ValueError if the expression is anything else."""
+    outer = Attributes(data)
+    name, body = outer.text(1), outer.nest(2)
+    outer.finish()
+    if name != "counter":
+        raise ValueError(f"expression {name}")
+    found = Tally(packets=body.number(2), bytes=body.number(1))
+    body.skip(3)
+    body.finish()
+    return found
 
 
 def _key_fields(key_type: int) -> tuple[KeyField, ...]:
@@ -294,16 +366,73 @@ def _key_fields(key_type: int) -> tuple[KeyField, ...]:
     return tuple(fields)
 
 
-def elements(data: bytes) -> Iterator[Element]:
-    """The elements in one NFT_MSG_NEWSETELEM."""
+def tallies(data: bytes) -> Iterator[tuple[bytes, Tally]]:
+    """Key and counter of the elements in one NFT_MSG_NEWSETELEM; what has no counter is left out."""
     listed = Attributes(data)
     if 3 not in listed:
         return
     for _, payload in walk(listed.take(3)):
-        yield _element(payload)
+        a = Attributes(payload)
+        if 7 in a:
+            yield a.value(1), tally(a.take(7))
 
 
-def _element(data: bytes) -> Element:
+def elements(data: bytes, now: float = 0.0) -> Iterator[Element]:
+    """The elements in one NFT_MSG_NEWSETELEM; those with an end have it counted from `now`, CLOCK_BOOTTIME seconds.
+
+    The kernel lists no element whose end is past.
+    """
+    listed = Attributes(data)
+    if 3 not in listed:
+        return
+    forms: dict[int, _Form] = {}
+    for _, payload in walk(listed.take(3)):
+        form = forms.get(len(payload))
+        if form is not None and int.from_bytes(payload, "big") & form.mask == form.fixed:
+            yield Element(payload[form.key])
+            continue
+        element = _element(payload, now)
+        if element == Element(element.key):
+            forms[len(payload)] = _form(payload)
+        yield element
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """All bits of a plain element but those of its key and of its counts: another one like it needs no second walk."""
+
+    key: slice
+    mask: int
+    fixed: int
+
+
+def _form(data: bytes) -> _Form:
+    """Of an element that was decoded and is nothing but a key, and perhaps counts."""
+    key, free = slice(0), []
+    for kind, start, end in _places(data, 0, len(data)):
+        if kind == 1:
+            (_, *value), *_ = _places(data, start, end)
+            key = slice(*value)
+            free.append(key)
+        elif kind == 7:
+            bodies = (place for place in _places(data, start, end) if place[0] == 2)
+            free += [slice(a, b) for _, *body in bodies for which, a, b in _places(data, *body) if which in (1, 2)]
+    mask = bytearray(b"\xff" * len(data))
+    for part in free:
+        mask[part] = bytes(part.stop - part.start)
+    bits = int.from_bytes(mask, "big")
+    return _Form(key, bits, int.from_bytes(data, "big") & bits)
+
+
+def _places(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Number, begin and end of the payload of each attribute in a part of `data` that is known to be well-formed."""
+    while start < end:
+        length, kind = _ATTRIBUTE.unpack_from(data, start)
+        yield kind & _TYPE_MASK, start + _ATTRIBUTE.size, start + length
+        start += length + -length % WORD
+
+
+def _element(data: bytes, now: float) -> Element:
     a = Attributes(data)
     a.skip(6, 8)
     if 3 in a and a.number(3) != 0:
@@ -311,7 +440,13 @@ def _element(data: bytes) -> Element:
     try:
         key = a.value(1)
         verdict = a.verdict(2) if 2 in a else None
+        until = None
+        if 4 in a:
+            a.skip(4)
+            until = now + a.number(5) / 1000
+        if 7 in a:
+            tally(a.take(7))
         a.finish()
     except ValueError as error:
         return Element(data, None, f"an element with {error}")
-    return Element(key, verdict)
+    return Element(key, verdict, until=until)

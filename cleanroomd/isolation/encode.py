@@ -1,19 +1,18 @@
-"""Values to nf_tables messages, through pyroute2's message classes.
+"""Values to nf_tables messages, packed with struct.
 
-Of pyroute2's traps these matter here: a str is cut to its number of characters where UTF-8 has more bytes, so
-names go in as bytes; NFTA_SET_DESC_CONCAT is nested too deep, and is not sent, for a hash set does not need it.
-Expressions repeat from rule to rule and are encoded once; elements are packed with struct, since as objects
-10,000 of them take most of a second.
-Figures are those of include/uapi/linux/netfilter/nf_tables.h.
+As objects of a netlink library the rules of twenty machines take longer to write down than nft(8) takes to put
+them in force. Expressions repeat from rule to rule and are packed once.
+Attribute numbers and other figures are those of include/uapi/linux/netfilter/nf_tables.h.
 """
 
 import struct
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from pyroute2.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST
-from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg
+from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES
 from pyroute2.netlink.nfnetlink.nftsocket import (
     NFT_MSG_DELCHAIN,
     NFT_MSG_DELOBJ,
@@ -27,10 +26,6 @@ from pyroute2.netlink.nfnetlink.nftsocket import (
     NFT_MSG_NEWSET,
     NFT_MSG_NEWSETELEM,
     NFT_MSG_NEWTABLE,
-    nft_chain_msg,
-    nft_contains_expr,
-    nft_set_msg,
-    nft_table_msg,
 )
 
 from cleanroomd.isolation.expressions import (
@@ -45,12 +40,15 @@ from cleanroomd.isolation.expressions import (
     Lookup,
     Meta,
     Payload,
+    Record,
     Rule,
     SetMeta,
+    SourceNat,
     Unknown,
     Verdict,
 )
-from cleanroomd.isolation.ruleset import Chain, Element, Family, Set, Table
+from cleanroomd.isolation.leases import EARLY
+from cleanroomd.isolation.ruleset import Chain, Element, Set, Table
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 VERDICTS: Mapping[Action, int] = {
@@ -65,7 +63,19 @@ VERDICT_DATA = 0xFFFFFF00
 """NFT_DATA_VERDICT, the type of a verdict map's values."""
 COUNTER_OBJECT = 1
 """NFT_OBJECT_COUNTER"""
+MAP = 0x8
+"""NFT_SET_MAP"""
+TIMED_SET = 0x10
+"""NFT_SET_TIMEOUT"""
+DYNAMIC_SET = 0x30
+"""NFT_SET_TIMEOUT and NFT_SET_EVAL"""
+DYNSET_UPDATE = 1
+"""NFT_DYNSET_OP_UPDATE: add, or make an element that is there last as long as a new one."""
 NFTA_LIST_ELEM = 1
+CHAIN_TYPES = {True: "nat", False: "filter"}
+"""By whether a base chain translates addresses."""
+SOURCE_NAT, NFPROTO_IPV4 = 0, 2
+"""NFT_NAT_SNAT, and the only family that is translated."""
 POLICIES = {True: 1, False: 0}
 """NF_ACCEPT and NF_DROP, by whether a base chain accepts what it did not decide."""
 
@@ -75,46 +85,6 @@ _ELEMENTS_LIMIT = 60_000
 """Bytes of elements in one message; an attribute's length has 16 bits."""
 TYPE_BITS = 6
 """nft joins the data types of a concatenation in so many bits each."""
-
-
-class _BatchMessage(nfgen_msg):  # type: ignore[misc]
-    prefix = "NFNL_BATCH_"
-    nla_map = (("NFNL_BATCH_UNSPEC", "none"), ("NFNL_BATCH_GENID", "be32"))
-
-
-class _RuleMessage(nfgen_msg):  # type: ignore[misc]
-    prefix = "NFTA_RULE_"
-    nla_map = (
-        ("NFTA_RULE_UNSPEC", "none"),
-        ("NFTA_RULE_TABLE", "asciiz"),
-        ("NFTA_RULE_CHAIN", "asciiz"),
-        ("NFTA_RULE_HANDLE", "be64"),
-        ("NFTA_RULE_EXPRESSIONS", "cdata"),
-    )
-
-
-class _ElementsMessage(nfgen_msg):  # type: ignore[misc]
-    prefix = "NFTA_SET_ELEM_LIST_"
-    nla_map = (
-        ("NFTA_SET_ELEM_LIST_UNSPEC", "none"),
-        ("NFTA_SET_ELEM_LIST_TABLE", "asciiz"),
-        ("NFTA_SET_ELEM_LIST_SET", "asciiz"),
-        ("NFTA_SET_ELEM_LIST_ELEMENTS", "cdata"),
-    )
-
-
-class _ObjectMessage(nfgen_msg):  # type: ignore[misc]
-    prefix = "NFTA_OBJ_"
-    nla_map = (
-        ("NFTA_OBJ_UNSPEC", "none"),
-        ("NFTA_OBJ_TABLE", "asciiz"),
-        ("NFTA_OBJ_NAME", "asciiz"),
-        ("NFTA_OBJ_TYPE", "be32"),
-        ("NFTA_OBJ_DATA", "counter"),
-    )
-
-    class counter(nft_contains_expr.nft_expr.nft_counter):  # type: ignore[misc] # noqa: N801
-        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,100 +97,89 @@ class Message:
 
 def batch_begin(generation: int) -> Message:
     """Opens a batch that the kernel refuses with ERESTART if the rules are not of this generation."""
-    message = _BatchMessage()
-    message["attrs"] = [("NFNL_BATCH_GENID", generation)]
-    return _batch_mark(message, NFNL_MSG_BATCH_BEGIN)
+    return _batch_mark(NFNL_MSG_BATCH_BEGIN, _number(1, generation))
 
 
 def batch_end() -> Message:
-    return _batch_mark(_BatchMessage(), NFNL_MSG_BATCH_END)
+    return _batch_mark(NFNL_MSG_BATCH_END, b"")
 
 
-def _batch_mark(message: nfgen_msg, kind: int) -> Message:
-    message["res_id"] = NFNL_SUBSYS_NFTABLES
-    message["header"]["type"] = kind
-    message["header"]["flags"] = NLM_F_REQUEST
-    message.encode()
-    return Message("the batch", bytes(message.data))
+def _batch_mark(kind: int, attributes: bytes) -> Message:
+    return Message("the batch", _packet(kind, NLM_F_REQUEST, 0, attributes, resource=NFNL_SUBSYS_NFTABLES))
 
 
 def new_table(table: Table, flags: int) -> Message:
-    attributes = [("NFTA_TABLE_NAME", wire_name(table.name)), ("NFTA_TABLE_FLAGS", flags)]
-    return _message(f"own table {table}", nft_table_msg(), NFT_MSG_NEWTABLE, table, attributes)
+    return _message(f"own table {table}", NFT_MSG_NEWTABLE, table, _text(1, table.name) + _number(2, flags))
 
 
 def delete_table(table: Table) -> Message:
-    attributes = [("NFTA_TABLE_NAME", wire_name(table.name))]
-    return _message(f"clear table {table}", nft_table_msg(), NFT_MSG_DELTABLE, table, attributes)
+    return _message(f"clear table {table}", NFT_MSG_DELTABLE, table, _text(1, table.name))
+
+
+def delete_foreign_table(family: int, name: str) -> Message:
+    kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_DELTABLE
+    return Message(f"remove table {name}", _packet(kind, NLM_F_REQUEST, family, _text(1, name)))
 
 
 def new_chain(table: Table, chain: Chain) -> Message:
-    attributes: list[tuple[str, object]] = [
-        ("NFTA_CHAIN_TABLE", wire_name(table.name)),
-        ("NFTA_CHAIN_NAME", wire_name(chain.name)),
-    ]
+    attributes = _text(1, table.name) + _text(3, chain.name)
     if chain.hook:
-        hook: list[tuple[str, object]] = [
-            ("NFTA_HOOK_HOOKNUM", chain.hook.point.number),
-            ("NFTA_HOOK_PRIORITY", chain.hook.priority),
-        ]
+        hook = _number(1, chain.hook.point.number) + attribute(2, struct.pack(">i", chain.hook.priority))
         if chain.hook.device:
-            hook.append(("NFTA_HOOK_DEV", wire_name(chain.hook.device)))
-        attributes += [
-            ("NFTA_CHAIN_HOOK", {"attrs": hook}),
-            ("NFTA_CHAIN_POLICY", POLICIES[chain.hook.accepts]),
-            ("NFTA_CHAIN_TYPE", b"filter"),
-        ]
-    return _message(f"add chain {chain.name}", nft_chain_msg(), NFT_MSG_NEWCHAIN, table, attributes)
+            hook += _text(3, chain.hook.device)
+        attributes += attribute(4, hook) + _number(5, POLICIES[chain.hook.accepts])
+        attributes += _text(7, CHAIN_TYPES[chain.hook.translates])
+    return _message(f"add chain {chain.name}", NFT_MSG_NEWCHAIN, table, attributes)
 
 
 def delete_chain(table: Table, chain: Chain) -> Message:
-    attributes = [("NFTA_CHAIN_TABLE", wire_name(table.name)), ("NFTA_CHAIN_NAME", wire_name(chain.name))]
-    return _message(f"delete chain {chain.name}", nft_chain_msg(), NFT_MSG_DELCHAIN, table, attributes)
+    attributes = _text(1, table.name) + _text(3, chain.name)
+    return _message(f"delete chain {chain.name}", NFT_MSG_DELCHAIN, table, attributes)
 
 
 def new_rule(table: Table, chain: Chain, number: int, rule: Rule) -> Message:
     """Appends a rule; `number` counts from 1, for words only."""
-    attributes = [
-        ("NFTA_RULE_TABLE", wire_name(table.name)),
-        ("NFTA_RULE_CHAIN", wire_name(chain.name)),
-        ("NFTA_RULE_EXPRESSIONS", b"".join(_expression(expression) for expression in rule)),
-    ]
-    words = f"add rule {number} of chain {chain.name}"
-    return _message(words, _RuleMessage(), NFT_MSG_NEWRULE, table, attributes, NLM_F_APPEND)
+    expressions = attribute(4, b"".join(map(_expression, rule)))
+    attributes = _text(1, table.name) + _text(2, chain.name) + expressions
+    return _message(f"add rule {number} of chain {chain.name}", NFT_MSG_NEWRULE, table, attributes, NLM_F_APPEND)
 
 
 def delete_rules(table: Table, chain: Chain) -> Message:
-    attributes = [("NFTA_RULE_TABLE", wire_name(table.name)), ("NFTA_RULE_CHAIN", wire_name(chain.name))]
-    return _message(f"clear chain {chain.name}", _RuleMessage(), NFT_MSG_DELRULE, table, attributes)
+    attributes = _text(1, table.name) + _text(2, chain.name)
+    return _message(f"clear chain {chain.name}", NFT_MSG_DELRULE, table, attributes)
 
 
 def new_set(table: Table, item: Set) -> Message:
-    """An empty set or verdict map; its number in the batch is of no use, since nothing refers to it by number."""
+    """An empty set or verdict map; its number in the batch is of no use, since nothing refers to it by number.
+
+    How its key is concatenated is not said (NFTA_SET_DESC_CONCAT): a hash set does not need it.
+    """
     key_type = 0
     for part in item.fields:
         key_type = key_type << TYPE_BITS | part
-    attributes: list[tuple[str, object]] = [
-        ("NFTA_SET_TABLE", wire_name(table.name)),
-        ("NFTA_SET_NAME", wire_name(item.name)),
-        ("NFTA_SET_FLAGS", {"NFT_SET_MAP"} if item.verdicts else set()),
-        ("NFTA_SET_KEY_TYPE", key_type),
-        ("NFTA_SET_KEY_LEN", item.key_size),
-        ("NFTA_SET_ID", 1),
-        ("NFTA_SET_USERDATA", _HOST_ENDIAN),
-    ]
+    flags = MAP if item.verdicts else 0
+    attributes = _text(1, table.name) + _text(2, item.name) + _number(4, key_type) + _number(5, item.key_size)
+    attributes += _number(10, 1) + attribute(13, _HOST_ENDIAN)
     if item.verdicts:
-        attributes += [("NFTA_SET_DATA_TYPE", VERDICT_DATA), ("NFTA_SET_DATA_LEN", 0)]
-    return _message(f"add set {item.name}", nft_set_msg(), NFT_MSG_NEWSET, table, attributes)
+        attributes += _number(6, VERDICT_DATA) + _number(7, 0)
+    if item.dynamic:
+        flags |= DYNAMIC_SET
+        attributes += attribute(9, _number(1, item.dynamic.size)) + _long(11, item.dynamic.lifetime)
+    if item.timed:
+        flags |= TIMED_SET
+    if item.counted:
+        attributes += attribute(17, _named("counter", _long(1, 0) + _long(2, 0)))
+    return _message(f"add set {item.name}", NFT_MSG_NEWSET, table, attributes + _number(3, flags))
 
 
 def delete_set(table: Table, item: Set) -> Message:
-    attributes = [("NFTA_SET_TABLE", wire_name(table.name)), ("NFTA_SET_NAME", wire_name(item.name))]
-    return _message(f"delete set {item.name}", nft_set_msg(), NFT_MSG_DELSET, table, attributes)
+    attributes = _text(1, table.name) + _text(2, item.name)
+    return _message(f"delete set {item.name}", NFT_MSG_DELSET, table, attributes)
 
 
 def new_elements(table: Table, item: Set, elements: Iterable[Element]) -> Iterator[Message]:
-    packed = (_packed(element.key, element.verdict) for element in elements)
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    packed = (_packed(element.key, element.verdict, lifetime(element, now)) for element in elements)
     return _elements(f"add to set {item.name}", NFT_MSG_NEWSETELEM, table, item, packed)
 
 
@@ -238,14 +197,10 @@ def delete_counter(table: Table, name: str) -> Message:
 
 
 def _counter(words: str, kind: int, table: Table, name: str) -> Message:
-    attributes: list[tuple[str, object]] = [
-        ("NFTA_OBJ_TABLE", wire_name(table.name)),
-        ("NFTA_OBJ_NAME", wire_name(name)),
-        ("NFTA_OBJ_TYPE", COUNTER_OBJECT),
-    ]
+    attributes = _text(1, table.name) + _text(2, name) + _number(3, COUNTER_OBJECT)
     if kind == NFT_MSG_NEWOBJ:
-        attributes.append(("NFTA_OBJ_DATA", {"attrs": []}))
-    return _message(words, _ObjectMessage(), kind, table, attributes)
+        attributes += attribute(4, b"")
+    return _message(words, kind, table, attributes)
 
 
 def _elements(words: str, kind: int, table: Table, item: Set, packed: Iterable[bytes]) -> Iterator[Message]:
@@ -262,130 +217,128 @@ def _elements(words: str, kind: int, table: Table, item: Set, packed: Iterable[b
 
 
 def _element_list(words: str, kind: int, table: Table, item: Set, chunk: list[bytes]) -> Message:
-    attributes = [
-        ("NFTA_SET_ELEM_LIST_TABLE", wire_name(table.name)),
-        ("NFTA_SET_ELEM_LIST_SET", wire_name(item.name)),
-        ("NFTA_SET_ELEM_LIST_ELEMENTS", b"".join(chunk)),
-    ]
-    return _message(words, _ElementsMessage(), kind, table, attributes)
+    attributes = _text(1, table.name) + _text(2, item.name) + attribute(3, b"".join(chunk))
+    return _message(words, kind, table, attributes)
 
 
-def _packed(key: bytes, verdict: Verdict | None) -> bytes:
-    """NFTA_LIST_ELEM with NFTA_SET_ELEM_KEY and, in a map, NFTA_SET_ELEM_DATA."""
+def lifetime(element: Element, now: float) -> int | None:
+    """Milliseconds for which the kernel is to keep it, at least one; None for ever."""
+    if element.until is None:
+        return None
+    return max(1, int((element.until - EARLY - now) * 1000))
+
+
+def _packed(key: bytes, verdict: Verdict | None, milliseconds: int | None = None) -> bytes:
+    """NFTA_LIST_ELEM with NFTA_SET_ELEM_KEY and, where there is one, _DATA (of a map) and _TIMEOUT."""
+    if verdict is None and milliseconds is None:
+        head, tail = _around_key(len(key))
+        return head + key + tail
     body = attribute(1, attribute(1, key))
     if verdict:
-        decision = attribute(1, struct.pack(">i", VERDICTS[verdict.action]))
-        if verdict.chain:
-            decision += attribute(2, wire_name(verdict.chain) + b"\0")
-        body += attribute(2, attribute(2, decision))
+        body += attribute(2, attribute(2, _verdict(verdict)))
+    if milliseconds is not None:
+        body += attribute(4, struct.pack(">Q", milliseconds))
     return attribute(NFTA_LIST_ELEM, body)
+
+
+@lru_cache(maxsize=64)
+def _around_key(size: int) -> tuple[bytes, bytes]:
+    """What is before and after each key of a size, so that thousands of elements are only joined together."""
+    whole = attribute(NFTA_LIST_ELEM, attribute(1, attribute(1, bytes(size))))
+    key = len(whole) - size - (-size % 4)
+    return whole[:key], whole[key + size :]
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
 
 
+def _text(kind: int, text: str) -> bytes:
+    return attribute(kind, wire_name(text) + b"\0")
+
+
+def _number(kind: int, value: int) -> bytes:
+    return struct.pack("=HH", 8, kind) + value.to_bytes(4, "big")
+
+
+def _long(kind: int, value: int) -> bytes:
+    return attribute(kind, value.to_bytes(8, "big"))
+
+
 def wire_name(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _message(
-    words: str,
-    message: nfgen_msg,
-    kind: int,
-    table: Table,
-    attributes: Iterable[tuple[str, object]],
-    flags: int = 0,
-) -> Message:
-    message["nfgen_family"] = Family(table.family).value
-    message["attrs"] = list(attributes)
-    message["header"]["type"] = NFNL_SUBSYS_NFTABLES << 8 | kind
-    creates = kind in (NFT_MSG_NEWTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET)
-    creates = creates or kind in (NFT_MSG_NEWSETELEM, NFT_MSG_NEWOBJ)
-    message["header"]["flags"] = NLM_F_REQUEST | flags | (NLM_F_CREATE if creates else 0)
-    message.encode()
-    return Message(f"{words} ({table})", bytes(message.data))
+_CREATING = frozenset(
+    {NFT_MSG_NEWTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_NEWOBJ}
+)
+
+
+def _message(words: str, kind: int, table: Table, attributes: bytes, flags: int = 0) -> Message:
+    flags |= NLM_F_REQUEST | (NLM_F_CREATE if kind in _CREATING else 0)
+    return Message(f"{words} ({table})", _packet(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, table.family, attributes))
+
+
+def _packet(kind: int, flags: int, family: int, attributes: bytes, *, resource: int = 0) -> bytes:
+    """nlmsghdr and nfgenmsg before the attributes; the sequence number is filled in when it is sent."""
+    head = struct.pack("=IHHII", 20 + len(attributes), kind, flags, 0, 0)
+    return head + struct.pack("=BB", family, 0) + resource.to_bytes(2, "big") + attributes
 
 
 @lru_cache(maxsize=4096)
 def _expression(expression: Expression) -> bytes:
-    name, attributes = _expression_attributes(expression)
-    encoded = nft_contains_expr.nft_expr()
-    data = {"attrs": attributes}
-    encoded.setvalue({"attrs": [("NFTA_EXPR_NAME", name), ("NFTA_EXPR_DATA", data)]})
-    encoded["header"]["type"] = NFTA_LIST_ELEM
-    encoded.encode()
-    return bytes(encoded.data)
+    return attribute(NFTA_LIST_ELEM, _named(*_name_and_body(expression)))
 
 
-def _expression_attributes(expression: Expression) -> tuple[str, list[tuple[str, object]]]:
+def _named(name: str, body: bytes) -> bytes:
+    return _text(1, name) + attribute(2, body)
+
+
+def _name_and_body(expression: Expression) -> tuple[str, bytes]:
     match expression:
         case Payload(base, offset, length, register):
-            return "payload", [
-                ("NFTA_PAYLOAD_DREG", _register(register)),
-                ("NFTA_PAYLOAD_BASE", base.value),
-                ("NFTA_PAYLOAD_OFFSET", offset),
-                ("NFTA_PAYLOAD_LEN", length),
-            ]
+            where = _number(2, base) + _number(3, offset) + _number(4, length)
+            return "payload", _register(1, register) + where
         case Meta(key, register):
-            return "meta", [("NFTA_META_DREG", _register(register)), ("NFTA_META_KEY", key.value)]
+            return "meta", _register(1, register) + _number(2, key)
         case SetMeta(key, register):
-            return "meta", [("NFTA_META_KEY", key.value), ("NFTA_META_SREG", _register(register))]
+            return "meta", _number(2, key) + _register(3, register)
         case Ct(ct_key, register, direction):
-            found: list[tuple[str, object]] = [
-                ("NFTA_CT_DREG", _register(register)),
-                ("NFTA_CT_KEY", ct_key.value),
-            ]
-            if direction is not None:
-                found.append(("NFTA_CT_DIRECTION", direction.value))
-            return "ct", found
+            which = b"" if direction is None else attribute(3, bytes([direction]))
+            return "ct", _register(1, register) + _number(2, ct_key) + which
         case Bitwise(register, mask):
-            return "bitwise", [
-                ("NFTA_BITWISE_SREG", _register(register)),
-                ("NFTA_BITWISE_DREG", _register(register)),
-                ("NFTA_BITWISE_LEN", len(mask)),
-                ("NFTA_BITWISE_MASK", _value(mask)),
-                ("NFTA_BITWISE_XOR", _value(bytes(len(mask)))),
-            ]
+            operands = _number(3, len(mask)) + _value(4, mask) + _value(5, bytes(len(mask)))
+            return "bitwise", _register(1, register) + _register(2, register) + operands
         case Compare(op, register, value):
-            return "cmp", [
-                ("NFTA_CMP_SREG", _register(register)),
-                ("NFTA_CMP_OP", op.value),
-                ("NFTA_CMP_DATA", _value(value)),
-            ]
+            return "cmp", _register(1, register) + _number(2, op) + _value(3, value)
         case Lookup(name, register, decide):
-            found = [("NFTA_LOOKUP_SET", wire_name(name)), ("NFTA_LOOKUP_SREG", _register(register))]
-            if decide:
-                found.append(("NFTA_LOOKUP_DREG", VERDICT_REGISTER))
-            return "lookup", found
+            result = _number(3, VERDICT_REGISTER) if decide else b""
+            return "lookup", _text(1, name) + _register(2, register) + result
         case Load(register, value):
-            destination = ("NFTA_IMMEDIATE_DREG", _register(register))
-            return "immediate", [destination, ("NFTA_IMMEDIATE_DATA", _value(value))]
+            return "immediate", _register(1, register) + _value(2, value)
         case Decide(verdict):
-            return "immediate", [
-                ("NFTA_IMMEDIATE_DREG", VERDICT_REGISTER),
-                ("NFTA_IMMEDIATE_DATA", {"attrs": [("NFTA_DATA_VERDICT", _verdict(verdict))]}),
-            ]
+            return "immediate", _number(1, VERDICT_REGISTER) + attribute(2, attribute(2, _verdict(verdict)))
         case Count(counter):
-            return "objref", [
-                ("NFTA_OBJREF_IMM_TYPE", COUNTER_OBJECT),
-                ("NFTA_OBJREF_IMM_NAME", wire_name(counter)),
-            ]
+            return "objref", _number(1, COUNTER_OBJECT) + _text(2, counter)
+        case SourceNat(register):
+            kind = _number(1, SOURCE_NAT) + _number(2, NFPROTO_IPV4)
+            return "nat", kind + _register(3, register) + _register(4, register)
+        case Record(name, register):
+            return "dynset", _text(1, name) + _number(3, DYNSET_UPDATE) + _register(4, register)
         case Unknown(name, _):
             raise ValueError(f"a rule with an unknown {name} expression is only ever read")
 
 
-def _register(word: int) -> int:
+def _register(kind: int, word: int) -> bytes:
     """NFT_REG32_00 and up, one for each word of 4 bytes."""
-    return 8 + word
+    return _number(kind, 8 + word)
 
 
-def _value(data: bytes) -> dict[str, object]:
-    return {"attrs": [("NFTA_DATA_VALUE", data)]}
+def _value(kind: int, data: bytes) -> bytes:
+    """NFTA_DATA_VALUE"""
+    return attribute(kind, attribute(1, data))
 
 
-def _verdict(verdict: Verdict) -> dict[str, object]:
-    attributes: list[tuple[str, object]] = [("NFTA_VERDICT_CODE", VERDICTS[verdict.action])]
-    if verdict.chain:
-        attributes.append(("NFTA_VERDICT_CHAIN", wire_name(verdict.chain)))
-    return {"attrs": attributes}
+def _verdict(verdict: Verdict) -> bytes:
+    code = attribute(1, struct.pack(">i", VERDICTS[verdict.action]))
+    return code + (_text(2, verdict.chain) if verdict.chain else b"")

@@ -178,6 +178,16 @@ class Decide:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceNat:
+    """Give the connection the IPv4 address in a register as its source; valid in chains of type nat only."""
+
+    register: int
+
+    def __str__(self) -> str:
+        return f"source becomes r{self.register}"
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """Add the packet to a named counter of the table."""
 
@@ -185,6 +195,20 @@ class Count:
 
     def __str__(self) -> str:
         return f"count {self.counter}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Note the key that starts at `register` in a dynamic set, or count it once more there and keep it longer.
+
+    When the set is full the rule ends here.
+    """
+
+    set: str
+    register: int
+
+    def __str__(self) -> str:
+        return f"record r{self.register}.. in @{self.set}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +223,9 @@ class Unknown:
         return f"unknown {self.name} {self.attributes}".rstrip()
 
 
-Expression = Payload | Meta | SetMeta | Ct | Bitwise | Compare | Lookup | Load | Decide | Count | Unknown
+Expression = (
+    Payload | Meta | SetMeta | Ct | Bitwise | Compare | Lookup | Load | Decide | SourceNat | Count | Record | Unknown
+)
 Rule = tuple[Expression, ...]
 
 

@@ -24,8 +24,9 @@ from cleanroomd.isolation import decode, encode
 from cleanroomd.isolation.changes import changes
 from cleanroomd.isolation.channel import Channel, InterruptedDumpError, RefusedError
 from cleanroomd.isolation.expressions import Rule
+from cleanroomd.isolation.leases import settled
 from cleanroomd.isolation.policy import TABLE, compile_posture
-from cleanroomd.isolation.ruleset import Chain, Family, Ruleset, Set, Table, differences
+from cleanroomd.isolation.ruleset import Chain, Family, Ruleset, Set, Table, Tally, differences
 from cleanroomd.model.posture import Posture, Proof
 
 Found = TypeVar("Found")
@@ -53,6 +54,19 @@ class _State:
     ruleset: Ruleset
     owners: dict[Family, decode.TableFacts]
     generation: int
+    at: float
+    """CLOCK_BOOTTIME seconds before the dump began; ends of elements are counted from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The rules in force beside the compiled ones, at one generation."""
+
+    differences: tuple[str, ...]
+    """In words; empty if and only if the two are the same."""
+    generation: int
+    digest: str
+    """SHA-256 of the canonical form of what is in force, in hexadecimal."""
 
 
 class RuleWriter:
@@ -70,6 +84,11 @@ class RuleWriter:
     def close(self) -> None:
         self._channel.close()
 
+    @property
+    def port(self) -> int:
+        """The netlink port of the owning socket: what is committed through it is ours."""
+        return self._channel.port
+
     def apply(self, ruleset: Ruleset) -> None:
         """Make these rules the ones in force, in one batch; nothing is sent if they already are.
 
@@ -78,9 +97,10 @@ class RuleWriter:
         """
         for _ in range(ATTEMPTS):
             state = self._state()
-            if state.ruleset == ruleset and not self._unowned(state):
+            wanted, found = settled(ruleset, state.ruleset, state.at)
+            if found == wanted and not self._unowned(state, self.port):
                 return
-            messages = list(changes(state.ruleset, ruleset, self._claim_flags(state)))
+            messages = list(changes(found, wanted, self._claim_flags(state)))
             try:
                 self._channel.commit(messages, state.generation)
             except RefusedError as refusal:
@@ -100,8 +120,8 @@ class RuleWriter:
 
     def prove(self, posture: Posture) -> Proof:
         """Compare the rules in force with what the posture compiles to; IsolationError names the differences."""
-        state = self._state()
-        problems = [*self._unowned(state), *differences(compile_posture(posture), state.ruleset)]
+        compared = self.compare(posture, owner=self._channel.port)
+        problems = compared.differences
         if problems:
             named = "; ".join(problems[:NAMED])
             more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
@@ -109,7 +129,18 @@ class RuleWriter:
                 f"cannot prove the isolation: {named}{more}", "apply the rules again, and find out who changed them"
             )
         at = time.clock_gettime(time.CLOCK_BOOTTIME)
-        return Proof(posture=posture, generation=state.generation, digest=state.ruleset.digest, at=at)
+        return Proof(posture=posture, generation=compared.generation, digest=compared.digest, at=at)
+
+    def compare(self, posture: Posture, *, owner: int | None) -> Comparison:
+        """Every difference between the rules in force and what the posture compiles to.
+
+        `owner` is the netlink port of the socket that should own the tables, None for any owner; this socket may be
+        another one that only reads.
+        """
+        state = self._state()
+        wanted, found = settled(compile_posture(posture), state.ruleset, state.at)
+        problems = (*self._unowned(state, owner), *differences(wanted, found))
+        return Comparison(problems, state.generation, found.digest)
 
     def generation(self) -> int:
         """The kernel's ruleset generation of this network namespace; it moves with every change of any table."""
@@ -119,9 +150,23 @@ class RuleWriter:
     def foreign_tables(self) -> frozenset[str]:
         """Tables that are not ours, as "inet filter": they cannot accept what ours drop, but they can drop more."""
         tables, _ = self._steadily(self._tables)
-        return frozenset(
-            f"{_FAMILIES.get(facts.family, facts.family)} {facts.name}" for facts in tables if not _is_ours(facts)
-        )
+        return frozenset(_table_name(facts) for facts in tables if not _is_ours(facts))
+
+    def remove_table(self, table: str) -> str:
+        """Remove a table that `foreign_tables` named, with all its rules; why it stays, "" once it is gone."""
+        for _ in range(ATTEMPTS):
+            found, generation = self._steadily(self._tables)
+            for facts in found:
+                if not _is_ours(facts) and _table_name(facts) == table:
+                    break
+            else:
+                return ""
+            try:
+                self._channel.commit([encode.delete_foreign_table(facts.family, facts.name)], generation)
+            except RefusedError as refusal:
+                if refusal.code not in (errno.ERESTART, errno.ENOENT):
+                    return "another process owns it" if refusal.code == errno.EPERM else str(refusal)
+        return "it comes back all the time"
 
     def denied(self) -> dict[str, int]:
         """Packets that each chain has dropped since its counter was made, by chain."""
@@ -130,26 +175,37 @@ class RuleWriter:
             name: decode.Attributes(data).number(2) for name, kind, data in objects if kind == encode.COUNTER_OBJECT
         }
 
+    def tallies(self, name: str) -> dict[bytes, Tally]:
+        """Key -> counter of the elements of a set of the deciding table; empty if there is no such set.
+
+        Read once, whatever changes meanwhile: what is added or forgotten during the read may be missing.
+        """
+        wanted = _TABLE_ATTRIBUTE + encode.attribute(2, encode.wire_name(name) + b"\0")
+        with suppress(InterruptedDumpError):
+            lists = self._channel.ask(NFT_MSG_GETSETELEM, Family.INET, wanted)
+            return dict(tally for part in lists for tally in decode.tallies(part.attributes))
+        return {}
+
     def _claim_flags(self, state: _State) -> int:
         """Flags of the living tables, which the keeper chose as the kernel allows; those of an orphan lack owner."""
         flags = {facts.flags for facts in state.owners.values()}
         return OWNER if flags == {OWNER} else OWNER | PERSIST
 
-    def _unowned(self, state: _State) -> list[str]:
-        port = self._channel.port
+    def _unowned(self, state: _State, owner: int | None) -> list[str]:
         return [
             f"table {_FAMILIES[family]} {TABLE} is not owned by the keeper's socket"
             for family, facts in state.owners.items()
-            if not facts.flags & OWNER or facts.owner != port
+            if not facts.flags & OWNER or owner not in (None, facts.owner)
         ]
 
     def _state(self) -> _State:
-        def dump() -> tuple[Ruleset, dict[Family, decode.TableFacts]]:
+        def dump() -> tuple[Ruleset, dict[Family, decode.TableFacts], float]:
+            at = time.clock_gettime(time.CLOCK_BOOTTIME)
             owners = {Family(facts.family): facts for facts in self._tables() if _is_ours(facts)}
-            return Ruleset(frozenset(self._table(family, facts) for family, facts in owners.items())), owners
+            return Ruleset(frozenset(self._table(family, facts, at) for family, facts in owners.items())), owners, at
 
-        (ruleset, owners), generation = self._steadily(dump)
-        return _State(ruleset, owners, generation)
+        (ruleset, owners, at), generation = self._steadily(dump)
+        return _State(ruleset, owners, generation, at)
 
     def _steadily(self, read: Callable[[], Found]) -> tuple[Found, int]:
         """What was read while the rules stayed as they are, and their generation."""
@@ -164,7 +220,7 @@ class RuleWriter:
     def _tables(self) -> list[decode.TableFacts]:
         return [decode.table(reply.family, reply.attributes) for reply in self._channel.ask(NFT_MSG_GETTABLE)]
 
-    def _table(self, family: Family, facts: decode.TableFacts) -> Table:
+    def _table(self, family: Family, facts: decode.TableFacts, at: float) -> Table:
         odd = [f"flags {facts.flags}"] if facts.flags & ~(OWNER | PERSIST) else []
         objects = self._objects(family)
         odd += [f"object {name} of type {kind}" for name, kind, _ in objects if kind != encode.COUNTER_OBJECT]
@@ -174,7 +230,7 @@ class RuleWriter:
             family,
             TABLE,
             frozenset(self._chains(family)),
-            frozenset(self._sets(family)),
+            frozenset(self._sets(family, at)),
             frozenset(name for name, kind, _ in objects if kind == encode.COUNTER_OBJECT),
             "; ".join(odd),
         )
@@ -200,14 +256,17 @@ class RuleWriter:
                 chain = decode.chain(family, reply.attributes)
                 yield replace(chain, rules=tuple(rules.get(chain.name, ())))
 
-    def _sets(self, family: Family) -> Iterator[Set]:
+    def _sets(self, family: Family, at: float) -> Iterator[Set]:
         for reply in self._channel.ask(NFT_MSG_GETSET, family, _TABLE_ATTRIBUTE):
             if decode.Attributes(reply.attributes).text(1) != TABLE:
                 continue
             item = decode.set_head(reply.attributes)
             wanted = _TABLE_ATTRIBUTE + encode.attribute(2, encode.wire_name(item.name) + b"\0")
+            if item.dynamic:
+                yield item
+                continue
             lists = self._channel.ask(NFT_MSG_GETSETELEM, family, wanted)
-            found = frozenset(element for part in lists for element in decode.elements(part.attributes))
+            found = frozenset(element for part in lists for element in decode.elements(part.attributes, at))
             yield replace(item, elements=found)
 
 
@@ -216,6 +275,10 @@ _TABLE_ATTRIBUTE = encode.attribute(1, encode.wire_name(TABLE) + b"\0")
 
 def _is_ours(facts: decode.TableFacts) -> bool:
     return facts.name == TABLE and facts.family in tuple(Family)
+
+
+def _table_name(facts: decode.TableFacts) -> str:
+    return f"{_FAMILIES.get(facts.family, facts.family)} {facts.name}"
 
 
 def _restless(what: str) -> IsolationError:

@@ -26,19 +26,47 @@ The enclosure itself (origin "") opens connections through `output` and gets onl
 its MAC and its address; port: an address of its networks that is not ours), and an egress chain, the gate,
 which passes only IPv4 that the accept rules above have marked, and ARP in this kernel's own name. Ingress
 takes the mark off whatever comes in. Ethertypes are compared in the frame itself, where a VLAN tag is still
-seen, so tagged frames are dropped; IPv6, other ethertypes and ARP probes from 0.0.0.0 (RFC 5227) are
-dropped too. A dark port's chains have no accept rule, and no map names it.
+seen, so tagged frames are dropped; IPv6 with all its extension headers, IPv4 with options (source routes among
+them), other ethertypes and ARP probes from 0.0.0.0 (RFC 5227) are dropped too. A dark port's chains have no
+accept rule, and no map names it.
+
+A port with tagged zones lets frames with just one of their tags pass to and from the zones' sub-interfaces. Each
+of these has a guard of its own, which sees its frames without the tag and judges them as those of any port.
 
 An allowance that names an interface without a guard, a dark port, or the enclosure as target is not
 compiled: nothing would prove who speaks there.
+
+What else there is, decided one by one (docs/threat-model.md has the table, with the tests):
+
+- Fragments: a guard judges the source of each; conntrack puts datagrams together before the pair's rules see
+  them, so that no fragment passes by itself. Overlapping ones never reach a rule.
+- Protocols other than TCP and UDP cannot be allowed. Multicast, broadcast and link-local are in no set, and their
+  sources in no guard, except that a zone's own network has its own broadcast address, which is delivered here.
+- DHCP: none is served, none is asked for. The enclosure offers no service on any link.
+- Loopback and our own addresses from outside stop at the guard, and so do other martians.
+- A packet whose TTL ends here is dropped without an answer.
+- A connection that is no longer allowed is cut with its element. Its conntrack entry stays and lets nothing
+  through: deleting it as well would change nothing but the time until it is forgotten.
+
+**Counting.** An element of a flow set counts the packets and bytes that pass by it, in both directions. Each base and
+guard chain counts what it drops under its own name. Whatever the deciding table drops ends in one chain, which
+notes the pair of interfaces in `DENIED_PAIRS` and, of a packet that would have opened a connection, its addresses,
+protocol and port in `DENIED_FLOWS`. Whoever is denied chooses those keys, so both are bounded. counts.py reads them.
+
+The uplink, a port with peers, is reached by passages only, never by an allowance. Their elements end by
+themselves, and since replies are looked up in the same set, so do their connections, whoever is dead or stopped
+by then. One chain of type nat gives them the uplink's own address as source; the gate there lets no other
+address out, and its ingress hears nobody but the peers, in ARP neither.
 """
 
 import hashlib
 import string
+import struct
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import IPv4Network
+from collections.abc import Set as AbstractSet
+from ipaddress import IPv4Address, IPv4Network
 
 from cleanroomd.errors import IsolationError
 from cleanroomd.isolation.expressions import (
@@ -58,12 +86,15 @@ from cleanroomd.isolation.expressions import (
     Meta,
     MetaKey,
     Payload,
+    Record,
     Rule,
     SetMeta,
+    SourceNat,
     Verdict,
 )
 from cleanroomd.isolation.ruleset import (
     Chain,
+    Dynamic,
     Element,
     Family,
     Hook,
@@ -72,10 +103,9 @@ from cleanroomd.isolation.ruleset import (
     Ruleset,
     Set,
     Table,
-    padded,
 )
 from cleanroomd.model.plan import Protocol
-from cleanroomd.model.posture import Allowance, PortGuard, Posture, TapGuard
+from cleanroomd.model.posture import Allowance, Passage, PortGuard, Posture, TapGuard
 
 TABLE = "cleanroom"
 PRIORITY = 0
@@ -84,7 +114,27 @@ MARK = 0x636C6E72
 """The mark of a packet that an accept rule has passed; any other value stops at the gate."""
 ENCLOSURE = ""
 LET_THROUGH = "let-through"
+APPEARANCE = "appears-as"
+"""The chain that hides inner addresses on the uplink."""
+NAT_PRIORITY = 100
+"""NF_IP_PRI_NAT_SRC"""
 ICMP_ERRORS = "icmp-errors"
+DENIED = "denied"
+"""The chain where every packet ends that the deciding table drops."""
+DENIED_PAIRS = "denied-pairs"
+"""Dynamic set of what was dropped: name of the interface it came in by . of the one it was to leave by.
+
+Empty stands for the enclosure itself. Each element counts packets and bytes.
+"""
+DENIED_FLOWS = "denied-flows"
+"""Dynamic set of the connections that were asked for in vain: saddr . daddr . proto . dport, as in the flow sets.
+
+The port is 0 for protocols other than TCP and UDP. Only packets that would open a connection (conntrack: new) are
+noted, not those of connections that were cut. Each element counts packets and bytes.
+"""
+PAIRS_NOTED = Dynamic(size=16_384, lifetime=24 * 3600 * 1000)
+FLOWS_NOTED = Dynamic(size=4_096, lifetime=3600 * 1000)
+"""Bounds, since whoever is denied chooses the keys: what floods them is forgotten an hour after it stops."""
 ACCEPT, DROP = Decide(Verdict(Action.ACCEPT)), Decide(Verdict(Action.DROP))
 NFPROTO_IPV4 = b"\x02"
 ICMP = b"\x01"
@@ -93,9 +143,13 @@ ICMP_ERROR_TYPES = (3, 11)
 """RFC 792: destination unreachable, time exceeded."""
 PROTOCOLS: Mapping[Protocol, int] = {Protocol.TCP: 6, Protocol.UDP: 17}
 """IANA protocol numbers."""
-IPV4, ARP = b"\x08\x00", b"\x08\x06"
+IPV4, ARP, VLAN = b"\x08\x00", b"\x08\x06", b"\x81\x00"
 """Ethertypes."""
+NO_OPTIONS = b"\x45"
+"""RFC 791: version 4, and a header of five words, which leaves no room for options."""
 FLOW_FIELDS = (KeyField.IPV4_ADDRESS, KeyField.IPV4_ADDRESS, KeyField.PROTOCOL, KeyField.SERVICE)
+_FLOW_KEY = struct.Struct(">IIB3xH2x")
+"""`FLOW_FIELDS`, each padded to whole registers."""
 
 Pair = tuple[str, str]
 Guard = PortGuard | TapGuard
@@ -107,10 +161,13 @@ Flows = Mapping[Prefixes, frozenset[Element]]
 def compile_posture(posture: Posture) -> Ruleset:
     """The rules of a posture; IsolationError if it contradicts itself or names no possible interface."""
     _check(posture)
-    open_interfaces = {tap.interface for tap in posture.taps}
-    open_interfaces |= {port.interface for port in posture.ports if not port.dark}
-    flows = _flows(posture.allowances, open_interfaces)
-    return Ruleset(frozenset({_deciding_table(flows), _guarding_table(posture)}))
+    outer = {port.interface for port in posture.ports if port.peers and not port.dark}
+    inner = {tap.interface for tap in posture.taps}
+    inner |= {port.interface for port in posture.ports if not port.dark} - outer
+    allowances = [each for each in posture.allowances if each.target in inner and each.origin in inner | {ENCLOSURE}]
+    passages = [each for each in posture.passages if each.target in outer and each.origin in inner]
+    table = _deciding_table(_flows([*allowances, *passages]), {(each.target, each.appears_as) for each in passages})
+    return Ruleset(frozenset({table, _guarding_table(posture)}))
 
 
 def tap_mac(interface: str) -> str:
@@ -147,31 +204,35 @@ def _check(posture: Posture) -> None:
         seen.add(guard.interface)
 
 
-def _flows(allowances: Iterable[Allowance], open_interfaces: set[str]) -> Mapping[Pair, Flows]:
-    found: defaultdict[Pair, defaultdict[Prefixes, set[Element]]] = defaultdict(lambda: defaultdict(set))
-    for allowance in allowances:
-        origin, target = allowance.origin, allowance.target
-        if target not in open_interfaces or (origin != ENCLOSURE and origin not in open_interfaces):
-            continue
-        source, destination = allowance.source, allowance.destination
-        key = (
-            source.network_address.packed,
-            destination.network_address.packed,
-            bytes([PROTOCOLS[allowance.protocol]]),
-            allowance.port.to_bytes(2, "big"),
-        )
-        found[origin, target][source.prefixlen, destination.prefixlen].add(Element(_concatenate(key)))
+def _flows(opened: Iterable[Allowance | Passage]) -> Mapping[Pair, Flows]:
+    """Of two passages that open the same, the later end counts."""
+    found: defaultdict[Pair, defaultdict[Prefixes, dict[bytes, float | None]]]
+    found = defaultdict(lambda: defaultdict(dict))
+    for each in opened:
+        ends = found[each.origin, each.target][each.source.prefixlen, each.destination.prefixlen]
+        key, until = _flow_key(each), each.until if isinstance(each, Passage) else None
+        ends[key] = max(until, ends.get(key) or until) if until is not None else None
     return {
-        pair: {prefixes: frozenset(elements) for prefixes, elements in by_prefixes.items()}
+        pair: {
+            prefixes: frozenset(Element(key, until=until) for key, until in ends.items())
+            for prefixes, ends in by_prefixes.items()
+        }
         for pair, by_prefixes in found.items()
     }
 
 
-def _concatenate(parts: Iterable[bytes]) -> bytes:
-    return b"".join(part.ljust(padded(len(part)), b"\0") for part in parts)
+def _flow_key(allowance: Allowance | Passage) -> bytes:
+    source, destination = allowance.source.network_address, allowance.destination.network_address
+    return _FLOW_KEY.pack(int(source), int(destination), PROTOCOLS[allowance.protocol], allowance.port)
 
 
-def _deciding_table(flows: Mapping[Pair, Flows]) -> Table:
+def flow_place(allowance: Allowance | Passage) -> tuple[str, bytes]:
+    """The set and the key that stand for an allowance, and count what passes by it."""
+    pair = allowance.origin, allowance.target
+    return _set_name(pair, (allowance.source.prefixlen, allowance.destination.prefixlen)), _flow_key(allowance)
+
+
+def _deciding_table(flows: Mapping[Pair, Flows], appearances: AbstractSet[tuple[str, IPv4Address]]) -> Table:
     ways = {way for origin, target in flows for way in ((origin, target), (target, origin))}
     maps: dict[str, set[Element]] = {"forward": set(), "input": set(), "output": set()}
     chains = set(_base_chains())
@@ -187,9 +248,15 @@ def _deciding_table(flows: Mapping[Pair, Flows]) -> Table:
         Set("input", interface, frozenset(maps["input"]), verdicts=True),
         Set("output", interface, frozenset(maps["output"]), verdicts=True),
         Set(ICMP_ERRORS, (KeyField.ICMP_TYPE,), frozenset(Element(bytes([t])) for t in ICMP_ERROR_TYPES)),
+        Set(DENIED_PAIRS, interface * 2, counted=True, dynamic=PAIRS_NOTED),
+        Set(DENIED_FLOWS, FLOW_FIELDS, counted=True, dynamic=FLOWS_NOTED),
     }
     for pair, by_prefixes in flows.items():
-        sets |= {Set(_set_name(pair, lengths), FLOW_FIELDS, keys) for lengths, keys in by_prefixes.items()}
+        for lengths, keys in by_prefixes.items():
+            timed = any(element.until is not None for element in keys)
+            sets.add(Set(_set_name(pair, lengths), FLOW_FIELDS, keys, counted=True, timed=timed))
+    if appearances:
+        chains.add(_appearance(appearances))
     return Table(Family.INET, TABLE, frozenset(chains), frozenset(sets), frozenset(maps))
 
 
@@ -214,18 +281,44 @@ def _base_chains() -> Iterator[Chain]:
         "forward": (Meta(MetaKey.IIFNAME, 0), Meta(MetaKey.OIFNAME, 4)),
     }
     for name, key in keys.items():
-        count = Count(name)
+        denied = (Count(name), Decide(Verdict(Action.GOTO, DENIED)))
         rules: tuple[Rule, ...] = (
-            (Meta(MetaKey.NFPROTO, 0), Compare(CmpOp.NOT_EQUAL, 0, NFPROTO_IPV4), count, DROP),
-            (*_state(CtState.INVALID), count, DROP),
+            (Meta(MetaKey.NFPROTO, 0), Compare(CmpOp.NOT_EQUAL, 0, NFPROTO_IPV4), *denied),
+            (*_state(CtState.INVALID), *denied),
             (*key, Lookup(name, 0, decide=True)),
-            (count,),
+            denied,
         )
         if name in loopback:
             rules = (loopback[name], *rules)
         yield Chain(name, rules, Hook(HookPoint[name.upper()], PRIORITY))
     mark = MARK.to_bytes(4, sys.byteorder)
     yield Chain(LET_THROUGH, ((Load(0, mark), SetMeta(MetaKey.MARK, 0), ACCEPT),))
+    yield Chain(DENIED, (*_noting(), (DROP,)))
+
+
+def _appearance(appearances: AbstractSet[tuple[str, IPv4Address]]) -> Chain:
+    """Connections that leave by an interface bear an address of it; whatever comes here has been accepted before."""
+    rules = tuple(
+        (
+            *(Meta(MetaKey.OIFNAME, 0), Compare(CmpOp.EQUAL, 0, _ifname(interface))),
+            *(Load(0, address.packed), SourceNat(0)),
+        )
+        for interface, address in sorted(appearances)
+    )
+    return Chain(APPEARANCE, rules, Hook(HookPoint.POSTROUTING, NAT_PRIORITY, accepts=True, translates=True))
+
+
+def _noting() -> Iterator[Rule]:
+    """What is remembered of a packet that is dropped; a rule that cannot note anything leaves it to the next."""
+    yield (Meta(MetaKey.IIFNAME, 0), Meta(MetaKey.OIFNAME, 4), Record(DENIED_PAIRS, 0))
+    is_ipv4 = (Meta(MetaKey.NFPROTO, 0), Compare(CmpOp.EQUAL, 0, NFPROTO_IPV4))
+    opening = (*is_ipv4, *_state(CtState.NEW), *_addresses(), Meta(MetaKey.L4PROTO, 2))
+    numbers = [bytes([number]) for number in PROTOCOLS.values()]
+    for number in numbers:
+        port = Payload(Base.TRANSPORT, 2, 2, 3)
+        yield (*opening, Compare(CmpOp.EQUAL, 2, number), port, Record(DENIED_FLOWS, 0))
+    others = tuple(Compare(CmpOp.NOT_EQUAL, 2, number) for number in numbers)
+    yield (*opening, *others, Load(3, bytes(4)), Record(DENIED_FLOWS, 0))
 
 
 def _pair_rules(way: Pair, opening: Flows, replying: Flows) -> Iterator[Rule]:
@@ -270,9 +363,11 @@ def _icmp_error() -> Rule:
 
 def _own_tuple(prefixes: Prefixes) -> Rule:
     """The packet's own addresses, protocol and destination port into registers 0 to 3 (RFC 791, 793, 768)."""
-    source, destination = Payload(Base.NETWORK, 12, 4, 0), Payload(Base.NETWORK, 16, 4, 1)
-    masks = _masks(prefixes)
-    return (source, destination, *masks, Meta(MetaKey.L4PROTO, 2), Payload(Base.TRANSPORT, 2, 2, 3))
+    return (*_addresses(), *_masks(prefixes), Meta(MetaKey.L4PROTO, 2), Payload(Base.TRANSPORT, 2, 2, 3))
+
+
+def _addresses() -> Rule:
+    return (Payload(Base.NETWORK, 12, 4, 0), Payload(Base.NETWORK, 16, 4, 1))
 
 
 def _original_tuple(prefixes: Prefixes) -> Rule:
@@ -306,11 +401,11 @@ def _guarding_table(posture: Posture) -> Table:
 
 def _guard_chain(point: HookPoint, interface: str, rules: Iterable[Rule]) -> Chain:
     """A netdev chain that counts under its own name what its rules do not accept, and drops it."""
-    name = _guard_name(point, interface)
+    name = guard_name(point, interface)
     return Chain(name, (*rules, (Count(name),)), Hook(point, PRIORITY, interface))
 
 
-def _guard_name(point: HookPoint, interface: str) -> str:
+def guard_name(point: HookPoint, interface: str) -> str:
     return f"{point.name.lower()}//{_escaped(interface)}"
 
 
@@ -319,15 +414,19 @@ def _ingress(guard: Guard) -> Iterator[Rule]:
     if isinstance(guard, TapGuard):
         mac, own = _mac(guard), IPv4Network(guard.address)
         yield (*_from_mac(mac), *_is_arp(), *_arp_sender_mac(mac), *_arp_sender_in(own), ACCEPT)
-        yield (*_from_mac(mac), *_is_ipv4(), *_source_in(own), *unmarked)
+        yield (*_from_mac(mac), *_is_plain_ipv4(), *_source_in(own), *unmarked)
     elif not guard.dark:
-        denied = (Count(_guard_name(HookPoint.INGRESS, guard.interface)), DROP)
+        denied = (Count(guard_name(HookPoint.INGRESS, guard.interface)), DROP)
         for address in sorted({item.ip for item in guard.addresses}):
             yield (*_is_arp(), *_arp_sender_in(IPv4Network(address)), *denied)
             yield (*_is_ipv4(), *_source_in(IPv4Network(address)), *denied)
-        for network in sorted({item.network for item in guard.addresses}):
+        for network in guard.peers or sorted({item.network for item in guard.addresses}):
             yield (*_is_arp(), *_arp_sender_in(network), ACCEPT)
-            yield (*_is_ipv4(), *_source_in(network), *unmarked)
+            yield (*_is_plain_ipv4(), *_source_in(network), *unmarked)
+        for tag in guard.tags:
+            # What it carries is proven by the guard of the sub-interface, which sees it next, without the tag.
+            yield (*_is_tagged(tag, ARP), ACCEPT)
+            yield (*_is_tagged(tag, IPV4), ACCEPT)
 
 
 def _egress(guard: Guard) -> Iterator[Rule]:
@@ -335,7 +434,17 @@ def _egress(guard: Guard) -> Iterator[Rule]:
         return
     mac = _parsed_mac(tap_mac(guard.interface)) if isinstance(guard, TapGuard) else _mac(guard)
     marked = (Meta(MetaKey.MARK, 0), Compare(CmpOp.EQUAL, 0, MARK.to_bytes(4, sys.byteorder)))
+    if isinstance(guard, PortGuard):
+        for tag in guard.tags:
+            yield (*_from_mac(mac), *_is_tagged(tag, ARP), *_equals(Base.LINK, 18 + 8, mac), ACCEPT)
+            yield (*_from_mac(mac), *_is_tagged(tag, IPV4), *marked, ACCEPT)
+        if not guard.addresses:
+            return
     yield (*_from_mac(mac), *_is_arp(), *_arp_sender_mac(mac), ACCEPT)
+    if isinstance(guard, PortGuard) and guard.peers:
+        for address in sorted({item.ip for item in guard.addresses}):
+            yield (*_from_mac(mac), *_is_ipv4(), *_source_in(IPv4Network(address)), *marked, ACCEPT)
+        return
     yield (*_from_mac(mac), *_is_ipv4(), *marked, ACCEPT)
 
 
@@ -350,6 +459,17 @@ def _from_mac(mac: bytes) -> Rule:
 
 def _is_ipv4() -> Rule:
     return _equals(Base.LINK, 12, IPV4)
+
+
+def _is_tagged(tag: int, ethertype: bytes) -> Rule:
+    """One VLAN tag (IEEE 802.1Q, of whatever priority), and right below it the ethertype: no second tag."""
+    wanted = Compare(CmpOp.EQUAL, 0, tag.to_bytes(2, "big"))
+    identifier = (Payload(Base.LINK, 14, 2, 0), Bitwise(0, b"\x0f\xff"), wanted)
+    return (*_equals(Base.LINK, 12, VLAN), *identifier, *_equals(Base.LINK, 16, ethertype))
+
+
+def _is_plain_ipv4() -> Rule:
+    return (*_is_ipv4(), *_equals(Base.NETWORK, 0, NO_OPTIONS))
 
 
 def _is_arp() -> Rule:

@@ -31,6 +31,7 @@ class HookPoint(IntEnum):
     INPUT = 1
     FORWARD = 2
     OUTPUT = 3
+    POSTROUTING = 4
     INGRESS = 16
     EGRESS = 17
 
@@ -94,12 +95,15 @@ class Hook:
     device: str = ""
     """The interface of a netdev chain, as the kernel names it."""
     accepts: bool = False
-    """Policy accept; the policy of this program is always drop."""
+    """Policy accept: only where nothing comes that another chain has not accepted."""
+    translates: bool = False
+    """A chain of type nat: it sees the packet that opens a connection, and the kernel does alike with the others."""
 
     def __str__(self) -> str:
         device = f" of {self.device}" if self.device else ""
         policy = "accept" if self.accepts else "drop"
-        return f"{self.point.name.lower()}{device} at priority {self.priority}, policy {policy}"
+        kind = "nat " if self.translates else ""
+        return f"{kind}{self.point.name.lower()}{device} at priority {self.priority}, policy {policy}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,26 @@ class Element:
     verdict: Verdict | None = None
     """What a verdict map gives for the key."""
     oddity: str = ""
+    until: float | None = None
+    """When the kernel is to forget it, or will: CLOCK_BOOTTIME seconds; None for never. See `leases.settled`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a counter has counted since it was made."""
+
+    packets: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Dynamic:
+    """A set that rules fill: its bounds are part of the ruleset, what is in it at a moment is not."""
+
+    size: int
+    """Most elements; more are not noted."""
+    lifetime: int
+    """Milliseconds after which a key is forgotten that no packet had any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +152,19 @@ class Set:
     name: str
     fields: tuple[KeyField, ...]
     elements: frozenset[Element] = frozenset()
+    """Always empty here if the set is dynamic."""
     verdicts: bool = False
     oddity: str = ""
+    counted: bool = False
+    """Each element counts the packets and bytes of the lookups that found it."""
+    dynamic: Dynamic | None = None
+    timed: bool = False
+    """Its elements may have an end."""
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What cannot be changed in place."""
+        return self.fields, self.verdicts, self.counted, self.dynamic, self.timed
 
     @property
     def key_size(self) -> int:
@@ -146,6 +181,8 @@ class Set:
             parts.append(item.words(element.key[offset : offset + item.size]))
             offset += padded(item.size)
         verdict = f": {element.verdict}" if element.verdict else ""
+        if element.until is not None:
+            verdict += f" until {element.until:.3f}"
         return " . ".join(parts) + verdict + (f" ({element.oddity})" if element.oddity else "")
 
 
@@ -183,9 +220,13 @@ class Ruleset:
             lines.extend(repr(("counter", name)) for name in sorted(table.counters))
             for item in sorted(table.sets, key=lambda s: s.name):
                 fields = tuple(int(part) for part in item.fields)
-                lines.append(repr(("set", item.name, fields, item.verdicts, item.oddity)))
+                bounds = (item.dynamic.size, item.dynamic.lifetime) if item.dynamic else ()
+                lines.append(
+                    repr(("set", item.name, fields, item.verdicts, item.counted, bounds, item.timed, item.oddity))
+                )
                 lines.extend(
-                    repr(("element", e.key.hex(), str(e.verdict or ""), e.oddity)) for e in sorted_elements(item)
+                    repr(("element", e.key.hex(), str(e.verdict or ""), e.oddity, e.until))
+                    for e in sorted_elements(item)
                 )
             for chain in sorted(table.chains, key=lambda c: c.name):
                 lines.append(repr(("chain", chain.name, chain.hook, chain.oddity)))
@@ -199,7 +240,11 @@ class Ruleset:
 
 
 def sorted_elements(item: Set) -> list[Element]:
-    return sorted(item.elements, key=lambda e: (e.key, str(e.verdict or ""), e.oddity))
+    return _ordered(item.elements)
+
+
+def _ordered(elements: Iterable[Element]) -> list[Element]:
+    return sorted(elements, key=lambda e: (e.key, str(e.verdict or ""), e.oddity, e.until or 0.0))
 
 
 def differences(expected: Ruleset, found: Ruleset) -> tuple[str, ...]:
@@ -231,15 +276,13 @@ def _set_differences(ours: Table, theirs: Table) -> Iterator[str]:
         expected, found = wanted[name], there[name]
         where = f"set {name} of table {ours}"
         yield from _oddity(where, expected.oddity, found.oddity)
-        if (expected.fields, expected.verdicts) != (found.fields, found.verdicts):
-            yield f"{where} has another kind of key or value"
+        if expected.kind != found.kind:
+            yield f"{where} has another kind of key or value, other bounds, or counts otherwise"
             continue
-        for element in sorted_elements(expected):
-            if element not in found.elements:
-                yield f"{where} lacks {expected.words(element)}"
-        for element in sorted_elements(found):
-            if element not in expected.elements:
-                yield f"{where} has {found.words(element)} and should not"
+        for element in _ordered(expected.elements - found.elements):
+            yield f"{where} lacks {expected.words(element)}"
+        for element in _ordered(found.elements - expected.elements):
+            yield f"{where} has {found.words(element)} and should not"
 
 
 def _chain_differences(ours: Table, theirs: Table) -> Iterator[str]:

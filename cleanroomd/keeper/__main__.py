@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from cleanroomd.errors import Exit, IsolationError
+from cleanroomd.keeper.deadline import Deadline
 from cleanroomd.keeper.server import place, serve, stop_signals, taken_over
 
 PROG = "python -m cleanroomd.keeper"
@@ -32,11 +33,12 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         with stop_signals() as stop, place(arguments.socket) as listener:
-            owning = taken_over(listener, stop)
+            closing = Deadline(arguments.socket.with_name(arguments.socket.name + ".deadline"))
+            owning = taken_over(listener, stop, closing)
             if owning is not None:
                 with owning:
                     _announce(arguments.ready_fd)
-                    serve(listener, owning, stop)
+                    serve(listener, owning, stop, closing)
     except IsolationError as error:
         print("\n  ".join(filter(None, (error.message, error.hint))), file=sys.stderr)
         return Exit.CANNOT

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cleanroomd.errors import IsolationError
+from cleanroomd.keeper.deadline import JUST_ASKING, MESSAGE, NOTHING
 from cleanroomd.keeper.server import HELD, WANTED, peer_pid, peer_uid, received_socket
 from cleanroomd.keeper.tables import NETLINK_NETFILTER
+from cleanroomd.model.observed import Deadline
 
 _SECONDS = 5.0
+_DEADLINE_SECONDS = 1.0
+_MILLISECOND = 1_000_000
 _HINT = "start the keeper first: python -m cleanroomd.keeper --socket PATH"
 
 
@@ -74,6 +78,36 @@ def copy_of(path: Path, *, ours: socket.socket | None = None) -> Copy:
     if said == WANTED:
         raise IsolationError(f"cannot get the owning socket from {path}: another process holds it", _HINT)
     raise IsolationError(f"cannot get the owning socket from {path}: the keeper refused", _HINT)
+
+
+def deadline_at(path: Path, *, hold: Deadline | None = None, interface: str = "") -> Deadline | None:
+    """What the keeper at `path` holds; with `hold` from now on that, with `interface` from now on nothing.
+
+    IsolationError when it does not answer, or cannot keep it.
+    """
+    if hold is not None:
+        request = MESSAGE.pack(os.fsencode(hold.interface), round(hold.until * 1000) * _MILLISECOND)
+    else:
+        request = MESSAGE.pack(os.fsencode(interface), NOTHING if interface else JUST_ASKING)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.settimeout(_DEADLINE_SECONDS)
+            connection.connect(os.fspath(path))
+            if peer_uid(connection) != os.geteuid():
+                raise IsolationError(f"cannot reach the keeper: {path} is served by another user", _HINT)
+            said, copy = received_socket(connection)
+            if copy is not None:
+                copy.close()
+            if said != HELD:
+                raise IsolationError("cannot reach the keeper: it does not own the rule tables yet", _HINT)
+            connection.send(request)
+            untrusted_answer = connection.recv(MESSAGE.size + 1)
+    except OSError as error:
+        raise IsolationError(f"cannot reach the keeper: {error.strerror or 'no answer in time'}", _HINT) from error
+    if len(untrusted_answer) != MESSAGE.size:
+        raise IsolationError("cannot reach the keeper: it did not take the deadline", _HINT)
+    name, at = MESSAGE.unpack(untrusted_answer)
+    return Deadline(os.fsdecode(name.rstrip(b"\0")), at / 10**9) if at != NOTHING else None
 
 
 def _process(pid: int) -> int | None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cleanroomd.errors import IsolationError
+from cleanroomd.keeper.deadline import MESSAGE, Deadline
 from cleanroomd.keeper.tables import OwnedElsewhereError, own_tables, owns_tables
 
 BACKLOG = 8
@@ -90,11 +91,11 @@ def _clear(path: Path) -> None:
     )
 
 
-def taken_over(listener: socket.socket, stop: socket.socket) -> socket.socket | None:
+def taken_over(listener: socket.socket, stop: socket.socket, closing: Deadline) -> socket.socket | None:
     """The owning socket: the tables' own birth, or handed over by a daemon that outlived another keeper.
 
     Whoever owns the tables never lets go of them in between: the daemon keeps its copy. None when `stop` can be
-    read; OwnedElsewhereError when nobody has come with the socket after some seconds.
+    read; OwnedElsewhereError when nobody has come with the socket after some seconds. `closing` is kept meanwhile.
     """
     deadline = time.monotonic() + _HANDOVER_SECONDS
     listener.settimeout(0)
@@ -102,12 +103,13 @@ def taken_over(listener: socket.socket, stop: socket.socket) -> socket.socket | 
         selector.register(listener, selectors.EVENT_READ)
         selector.register(stop, selectors.EVENT_READ)
         while True:
+            closing.keep()
             try:
                 return own_tables()
             except OwnedElsewhereError:
                 if time.monotonic() > deadline:
                     raise
-            ready = {key.fileobj for key, _ in selector.select(_CLAIM_AGAIN)}
+            ready = {key.fileobj for key, _ in selector.select(closing.wait(_CLAIM_AGAIN))}
             if stop in ready:
                 return None
             if listener in ready:
@@ -152,27 +154,35 @@ def received_socket(connection: socket.socket) -> tuple[bytes, socket.socket | N
         return message, None
 
 
-def serve(listener: socket.socket, owning: socket.socket, stop: socket.socket) -> None:
-    """Hand out copies until `stop` can be read."""
+def serve(listener: socket.socket, owning: socket.socket, stop: socket.socket, closing: Deadline) -> None:
+    """Hand out copies and keep the deadline until `stop` can be read."""
     with selectors.DefaultSelector() as selector:
         listener.settimeout(0)
         selector.register(listener, selectors.EVENT_READ)
         selector.register(stop, selectors.EVENT_READ)
         while True:
-            ready = {key.fileobj for key, _ in selector.select()}
+            closing.keep()
+            ready = {key.fileobj for key, _ in selector.select(closing.wait())}
             if stop in ready:
                 return
-            # A client may be gone, or refuse to read, by the time it is served: its loss alone.
-            with suppress(OSError):
-                _answer(listener, owning)
+            if listener in ready:
+                # A client may be gone, or refuse to read, by the time it is served: its loss alone.
+                with suppress(OSError, ValueError):
+                    _answer(listener, owning, closing)
 
 
-def _answer(listener: socket.socket, owning: socket.socket) -> None:
+def _answer(listener: socket.socket, owning: socket.socket, closing: Deadline) -> None:
+    """A copy, and an answer to the one request that may follow; a client that keeps silent delays no deadline."""
     connection, _ = listener.accept()
     with connection:
         connection.settimeout(_CLIENT_SECONDS)
-        if peer_uid(connection) == os.geteuid():
-            socket.send_fds(connection, [HELD], [owning.fileno()])
+        if peer_uid(connection) != os.geteuid():
+            return
+        socket.send_fds(connection, [HELD], [owning.fileno()])
+        connection.settimeout(closing.wait(_CLIENT_SECONDS))
+        untrusted_request = connection.recv(MESSAGE.size + 1)
+        if untrusted_request:
+            connection.send(closing.ask(untrusted_request))
 
 
 @contextmanager

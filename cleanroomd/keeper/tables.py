@@ -41,6 +41,9 @@ class OwnedElsewhereError(IsolationError):
     """Another process holds the owning socket: a keeper, or a daemon that outlived its keeper."""
 
 
+_NEEDED = "the kernel needs nf_tables with the inet and netdev families: load the module nf_tables"
+
+
 def own_tables() -> socket.socket:
     """A new netlink socket that owns both tables: born deny-all, or taken back with the rules they have.
 
@@ -48,7 +51,12 @@ def own_tables() -> socket.socket:
     cannot be claimed (the kernel answers EOPNOTSUPP) and was not made by us: it is replaced by deny-all.
     OwnedElsewhereError while another socket owns them.
     """
-    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+    try:
+        netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+    except OSError as error:
+        # A kernel without nfnetlink knows no such protocol.
+        cause = "the kernel has no nf_tables" if error.errno == errno.EPROTONOSUPPORT else error.strerror or str(error)
+        raise IsolationError(f"cannot own the rule tables: {cause}", _NEEDED) from error
     try:
         netlink.bind((0, 0))
         refusal = _claim(netlink, replace=(False, True))
@@ -56,7 +64,7 @@ def own_tables() -> socket.socket:
             return netlink
         message = f"cannot own the rule tables: {os.strerror(refusal)}"
         if refusal != errno.EPERM:
-            raise IsolationError(message, "the kernel needs nf_tables with the inet and netdev families")
+            raise IsolationError(message, _NEEDED)
         if not _may_read(netlink):
             raise IsolationError(message, "this process lacks CAP_NET_ADMIN: run it as root")
         raise OwnedElsewhereError(message, "another process owns them: a keeper elsewhere, or a daemon; stop it first")

@@ -19,6 +19,7 @@ from cleanroomd.machine.arguments import DiskImage, Handles, qemu_arguments
 from cleanroomd.machine.causes import in_words, way_out
 from cleanroomd.machine.handles import closing, listening, take_lock, watchable
 from cleanroomd.machine.monitor import Monitor
+from cleanroomd.machine.queues import TapRepair, Wiring
 from cleanroomd.model.observed import MachineFacts, MachinePhase, Made
 from cleanroomd.model.plan import Service, StartKind
 
@@ -39,6 +40,7 @@ class _Machine:
     pidfd: int
     gone: asyncio.Event
     has_agent: bool
+    wiring: Wiring
     monitor: Monitor | None = None
 
     @property
@@ -56,18 +58,39 @@ class Launcher:
         accelerator: str,
         on_change: Callable[[str], None],
         open_tap: Callable[[str], int],
+        taps: TapRepair | None = None,
         qemu: str = "qemu-system-x86_64",
     ) -> None:
         self._directory = directory
         self._accelerator = accelerator
         self._on_change = on_change
         self._open_tap = open_tap
+        self._taps = taps
         self._qemu = qemu
         self._machines: dict[str, _Machine] = {}
         self._tending: asyncio.Task[None] | None = None
 
     def facts(self) -> dict[str, MachineFacts]:
         return {name: machine.facts for name, machine in self._machines.items()}
+
+    def look_at_taps(self) -> None:
+        """Find the machines that hold a dead queue, since somebody deleted or renamed their tap."""
+        for machine in self._machines.values():
+            if machine.facts.phase is not MachinePhase.DEAD:
+                machine.facts = replace(machine.facts, severed=machine.wiring.severed())
+
+    def rejoin(self, service: str, tap: str) -> None:
+        """Attach the machine's own queue to the tap that was made anew: its guest goes on as if nothing had been."""
+        machine = self._machines.get(service)
+        if machine is None:
+            raise MachineError(f"cannot connect {service} again: it does not run any more")
+        try:
+            machine.wiring.rejoin(tap)
+        except OSError as error:
+            raise MachineError(
+                f"cannot connect {service} again: {error.strerror}", "stop and start it when care can spare it"
+            ) from error
+        self.look_at_taps()
 
     def resident_memory(self) -> int:
         """Bytes that all machines hold at this moment."""
@@ -283,7 +306,9 @@ class Launcher:
                 ) from error
 
     def _watch(self, facts: MachineFacts, directory: Path, pidfd: int, *, has_agent: bool) -> _Machine:
-        machine = _Machine(facts, directory, pidfd, asyncio.Event(), has_agent)
+        taps = tuple(guard.interface for guard in facts.made.guards) if facts.made else ()
+        wiring = Wiring(facts.pid, pidfd, taps, self._taps)
+        machine = _Machine(facts, directory, pidfd, asyncio.Event(), has_agent, wiring)
         self._machines[facts.service] = machine
         asyncio.get_running_loop().add_reader(pidfd, self._died, machine)
         if self._tending is None:

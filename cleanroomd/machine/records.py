@@ -30,7 +30,7 @@ def write(directory: Path, facts: MachineFacts, *, has_agent: bool) -> None:
         _log.warning("cannot record the machine of %s: %s", facts.service, error.strerror)
 
 
-_TRANSIENT = frozenset({"death", "held", "made"})
+_TRANSIENT = frozenset({"death", "held", "made", "severed"})
 
 
 def is_recorded(directory: Path, pid: int, **values: object) -> bool:

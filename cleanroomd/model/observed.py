@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from cleanroomd.model.listening import Found, Heard
 from cleanroomd.model.plan import StartKind
 from cleanroomd.model.posture import Proof, TapGuard
+from cleanroomd.model.status import Alarm
 from cleanroomd.model.steps import Step
 
 
@@ -24,6 +26,16 @@ class Interface:
     carrier: bool = False
     addresses: frozenset[str] = frozenset()
     """IPv4 addresses in CIDR notation."""
+    index: int = 0
+    """The kernel's number for it; a device that comes back has another."""
+    carrier_changes: int = 0
+    """How often its carrier came or went: the same number is the same cable, untouched."""
+    found: Found | None = None
+    """What listening found on this very cable, as the kernel keeps it for us; None when nothing was."""
+    parent: str = ""
+    """Of a VLAN sub-interface: the physical interface below it."""
+    vlan: int | None = None
+    """Of a VLAN sub-interface: its tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,8 @@ class MachineFacts:
     """The answers that made it ready, in words."""
     held: bool = False
     """QEMU holds the guest: there is no space for what it writes. It loses nothing, and goes on once there is."""
+    severed: tuple[str, ...] = ()
+    """Taps that QEMU holds a dead queue of: somebody deleted or renamed them, and nothing reaches the guest there."""
     death: str = ""
     """Why a DEAD machine died, with the last words of QEMU or of the guest's console."""
     made: "Made | None" = None
@@ -138,6 +152,29 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """An opening of the uplink that an operator asked for. Nothing but an earlier close changes its end."""
+
+    window: str
+    """Name of the plan's window."""
+    opened_at: float
+    until: float
+    """CLOCK_BOOTTIME seconds, in whole milliseconds."""
+    reason: str
+    author: str
+    """The user who asked, as the kernel knows who was at the other end of the control socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The keeper takes the link of `interface` down, with its addresses, at `until`, whether a daemon lives or not."""
+
+    interface: str
+    until: float
+    """CLOCK_BOOTTIME seconds, in whole milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Capacity:
     """What the machines may use in all. `memory` excludes what the enclosure keeps for itself."""
 
@@ -154,6 +191,10 @@ class Observed:
     power_on: float
     capacity: Capacity
     interfaces: tuple[Interface, ...] = ()
+    heard: Mapping[str, Heard] = field(default_factory=dict)
+    """What is heard on each interface that is listened to, by its name."""
+    zone_problems: Mapping[str, str] = field(default_factory=dict)
+    """Tagged zones whose sub-interface cannot be made -> why, in words."""
     taps: frozenset[str] = frozenset()
     """Names of the persistent taps that exist."""
     proof: Proof | None = None
@@ -163,6 +204,16 @@ class Observed:
     rules_retry_at: float = 0.0
     """No further attempt at the rules before this instant, after one has failed."""
     foreign_changes: int = 0
+    alarms: tuple[Alarm, ...] = ()
+    """The newest foreign changes; those that stand come first."""
+    leases: Mapping[str, Lease] = field(default_factory=dict)
+    """Window -> the lease on it; one whose end is past is on its way out."""
+    deadline: Deadline | None = None
+    """What the keeper holds; None when it holds nothing, is gone, or does not answer."""
+    deadline_retry_at: float = 0.0
+    """No further attempt to have it held before this instant, after one has failed."""
+    drill: bool = False
+    """This is an exercise: the uplink never opens."""
     disks: Mapping[str, DiskFacts] = field(default_factory=dict)
     overlays: Mapping[str, OverlayFacts] = field(default_factory=dict)
     warm: Mapping[str, WarmFacts] = field(default_factory=dict)

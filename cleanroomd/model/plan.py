@@ -63,6 +63,8 @@ class Enclosure:
     language: str = "fr"
     rto: float | None = None
     """Target time from power-on to the last required service ready."""
+    quarantine: float = 5.0
+    """Seconds for which a port with zones is only listened to before it opens."""
 
 
 @dataclass(frozen=True, slots=True)

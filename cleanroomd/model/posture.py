@@ -3,6 +3,7 @@
 A posture is complete: whatever it does not allow is dropped, in both families and both directions.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -20,6 +21,13 @@ class PortGuard:
     dark: bool = True
     addresses: tuple[IPv4Interface, ...] = ()
     """The enclosure's own addresses there; their networks are the only sources accepted."""
+    quarantined: bool = False
+    """A dark port that is up all the same, to be listened to; it passes no more than any dark port."""
+    tags: tuple[int, ...] = ()
+    """VLAN tags that pass between the wire and the port's sub-interfaces, which have guards of their own."""
+    peers: tuple[IPv4Network, ...] = ()
+    """For the uplink: the hosts that leases lead to. Only they are heard, only passages lead there, and whatever
+    leaves bears one of `addresses`."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,11 +60,40 @@ class Allowance:
     """The line of the plan that allows it, in words: "workstations to imaging, tcp 4242"."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Passage:
+    """What a lease lets through: an allowance out of the enclosure that ends by itself, both directions at once."""
+
+    origin: str
+    """An interface; the enclosure itself never speaks there."""
+    source: IPv4Network
+    target: str
+    """The uplink's interface."""
+    destination: IPv4Network
+    protocol: Protocol
+    port: int
+    until: float
+    """CLOCK_BOOTTIME seconds, in whole milliseconds; from then on nothing passes, whoever is dead or stopped."""
+    appears_as: IPv4Address
+    """The enclosure's own address on the uplink, in place of whatever inner address connects."""
+    label: str = ""
+    """The window of the plan, in words: "lease results: imaging to 192.168.40.10, tcp 2575"."""
+
+
 @dataclass(frozen=True)
 class Posture:
     ports: tuple[PortGuard, ...] = ()
     taps: tuple[TapGuard, ...] = ()
     allowances: frozenset[Allowance] = frozenset()
+    passages: frozenset[Passage] = frozenset()
+
+    @cached_property
+    def ends(self) -> Mapping[str, float]:
+        """Interface that passages lead to -> when the last of them ends."""
+        found: dict[str, float] = {}
+        for passage in self.passages:
+            found[passage.target] = max(passage.until, found.get(passage.target, 0.0))
+        return found
 
     @cached_property
     def guarded(self) -> frozenset[tuple[str, str, IPv4Address]]:

@@ -123,6 +123,90 @@ class ServiceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseStatus:
+    """An opening of the uplink that closes by itself."""
+
+    window: str
+    """Its name in the plan."""
+    flow: str
+    """Who may connect to whom, in words."""
+    opened_at: float
+    """When it was opened."""
+    until: float
+    """When it closes."""
+    author: str
+    """Who opened it."""
+    reason: str
+    """Why, as the author said."""
+    problem: str
+    """Why nothing passes all the same; "" when it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowStatus:
+    """What the plan allows to open towards the uplink."""
+
+    name: str
+    """Its name in the plan."""
+    flow: str
+    """Who may connect to whom, in words."""
+    longest: float
+    """Seconds that it may stay open at most."""
+
+
+class PortState(StrEnum):
+    """What a port with zones lets through; anything but open lets through nothing at all."""
+
+    ABSENT = "absent"
+    """No network card plays it, or more than one could."""
+    UNPLUGGED = "unplugged"
+    """No cable is seen."""
+    LISTENING = "listening"
+    """The cable is only listened to, for as long as the plan's `quarantine` says after the last of what it hears of
+    another network."""
+    FOREIGN = "foreign"
+    """A router or server of another network was heard: the port stays closed until the cable is unplugged."""
+    OPEN = "open"
+    """Nothing of another network was heard: what the plan allows passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortStatus:
+    """A port that zones are behind."""
+
+    name: str
+    """Its name in the plan."""
+    interface: str
+    """The kernel's name of its network card; "" when it is absent."""
+    state: PortState
+    """Whether it is open."""
+    reason: str
+    """Why, in words, with what was heard."""
+    notes: tuple[str, ...]
+    """What else was heard that is worth knowing, such as a switch that somebody manages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A change of the rules, or of the network around them, that the daemon did not make."""
+
+    at: float
+    """When it was noticed last."""
+    what: str
+    """What was changed, in words."""
+    who: str
+    """The process that did it, as far as the kernel tells, with its pid, user and command line while it lives."""
+    process: str
+    """The name of that process alone; "" when it is not known."""
+    undone: bool
+    """All is again as it was. Otherwise the change stands, or is being undone at this moment."""
+    remedy: str
+    """What a person can do while it stands; "" when nothing is left to do."""
+    times: int
+    """How often the same happened in a row."""
+
+
+@dataclass(frozen=True, slots=True)
 class IsolationStatus:
     """Whether the firewall's rules in the kernel are the ones that the plan asks for."""
 
@@ -135,10 +219,15 @@ class IsolationStatus:
     uplink: str
     """"dark", or what is open."""
     foreign_changes: int
-    """How often the kernel's rules were changed by another than the daemon since it began; each time they were proven
-    or written anew."""
+    """How often another than the daemon changed the kernel's rules, or the network around them, since it began."""
     problem: str
     """Why isolation is not proven; "" when it is."""
+    leases: tuple[LeaseStatus, ...] = ()
+    """What is open on the uplink; none while it is dark."""
+    windows: tuple[WindowStatus, ...] = ()
+    """What the plan allows to open there."""
+    alarms: tuple[Alarm, ...] = ()
+    """The newest foreign changes: those that still stand first, then the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,3 +258,7 @@ class Status:
     """Why the recovery plan could not be read again, so that the one before stays in force; "" otherwise."""
     unsealed: bool
     """The plan and the vault are not signed: fit for drills and demonstrations only."""
+    ports: tuple[PortStatus, ...] = ()
+    """Every port that zones are behind, in the order of the plan."""
+    drill: bool = False
+    """This is an exercise: the uplink never opens."""

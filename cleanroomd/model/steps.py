@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cleanroomd.model.listening import Found
 from cleanroomd.model.plan import StartKind
 from cleanroomd.model.posture import Posture
 
@@ -32,18 +33,80 @@ class ApplyRules:
 
 
 @dataclass(frozen=True, slots=True)
+class MakeZoneLink:
+    """A VLAN sub-interface, down, without an address, before any guard names it; one with another tag is replaced."""
+
+    zone: str
+    interface: str
+    parent: str
+    vlan: int
+
+    def __str__(self) -> str:
+        return f"make {self.interface} on {self.parent} for zone {self.zone}, VLAN {self.vlan}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveZoneLink:
+    """A VLAN sub-interface of ours that no zone needs any more."""
+
+    interface: str
+
+    def __str__(self) -> str:
+        return f"remove {self.interface}, which no zone needs"
+
+
+@dataclass(frozen=True, slots=True)
 class SetLink:
-    """A physical port up with exactly these addresses, or down without any."""
+    """A port, or its sub-interface, up with exactly these addresses, or down without any."""
 
     role: str
     interface: str
     up: bool
     addresses: tuple[str, ...] = ()
+    found: Found | None = None
+    """What listening found, to be kept with the interface for as long as nobody touches the cable."""
+    carrier_changes: int = 0
+    """Of the interface when it was found."""
+    until: float | None = None
+    """From this instant on (CLOCK_BOOTTIME seconds) it must not come up any more."""
 
     def __str__(self) -> str:
         if not self.up:
             return f"keep port {self.role} ({self.interface}) dark"
-        return f"bring up port {self.role} ({self.interface}) with {', '.join(self.addresses)}"
+        if self.found is not None and self.found.foreign:
+            return f"keep port {self.role} ({self.interface}) closed: it heard {self.found.foreign}"
+        if not self.addresses and self.found is None:
+            return f"listen to port {self.role} ({self.interface}), closed"
+        return f"bring up port {self.role} ({self.interface}) with {', '.join(self.addresses) or 'its tagged zones'}"
+
+
+@dataclass(frozen=True, slots=True)
+class HoldDeadline:
+    """The keeper is to take a link down at `until` (CLOCK_BOOTTIME seconds); None when that is no longer needed.
+
+    A link that leases open is up only while the keeper holds this.
+    """
+
+    interface: str
+    until: float | None
+
+    def __str__(self) -> str:
+        if self.until is None:
+            return f"tell the keeper that {self.interface} is dark"
+        return f"have the keeper take {self.interface} down at {self.until:.3f}"
+
+
+@dataclass(frozen=True, slots=True)
+class EndLease:
+    """Forget a lease that is over; its flows and its link are dealt with by the posture without it."""
+
+    window: str
+    until: float
+    """Tells it from a later lease on the same window."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"close {self.window}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +123,17 @@ class LaunchMachine:
     def __str__(self) -> str:
         cause = f"; {self.because}" if self.because else ""
         return f"launch {self.service} ({self.start}, attempt {self.attempt}, {self.memory >> 20} MiB{cause})"
+
+
+@dataclass(frozen=True, slots=True)
+class RejoinTap:
+    """Attach a running machine to its tap that was made anew, once the new one is guarded by proven rules."""
+
+    service: str
+    interface: str
+
+    def __str__(self) -> str:
+        return f"connect {self.service} again by {self.interface}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +220,13 @@ class StopMachine:
 Step = (
     MakeTap
     | ApplyRules
+    | MakeZoneLink
+    | RemoveZoneLink
     | SetLink
+    | HoldDeadline
+    | EndLease
     | LaunchMachine
+    | RejoinTap
     | RunMachine
     | WatchReadiness
     | UnwatchReadiness

@@ -12,7 +12,10 @@ T = TypeVar("T")
 def build(file: schema.PlanFile, digest: str) -> model.Plan:
     return model.Plan(
         enclosure=model.Enclosure(
-            name=file.enclosure.name, language=file.enclosure.language.value, rto=file.enclosure.rto
+            name=file.enclosure.name,
+            language=file.enclosure.language.value,
+            rto=file.enclosure.rto,
+            quarantine=file.enclosure.quarantine,
         ),
         ports=tuple(
             model.Port(name, mac=port.match.mac, path=port.match.path, address=port.address, gateway=port.gateway)

@@ -12,6 +12,11 @@ from cleanroomd.plan.cycles import cycles
 from cleanroomd.plan.drafts import Draft, PortDraft, ServiceDraft, ZoneDraft
 from cleanroomd.plan.problems import Finding, Loc, Suggester, printable, quote
 
+PORTS_OF_A_FLOW = 1_024
+"""Enough for a server whose dynamic ports were narrowed; a flow of every port isolates nothing."""
+PORTS_OF_A_PLAN = 100_000
+"""What takes a few seconds to put in force and to prove."""
+
 
 def cross_findings(plan: Draft) -> list[Finding]:
     suggest = Suggester()
@@ -316,6 +321,17 @@ def _flows(plan: Draft, suggest: Suggester) -> Iterator[Finding]:
                 yield Finding((*loc, key), problem)
         if flow.origin is not None and flow.origin == flow.to and flow.to != UPLINK:
             yield Finding((*loc, "to"), f"{quote(flow.to)} is where the flow comes from; name its other end")
+        if flow.openings > PORTS_OF_A_FLOW:
+            yield Finding(
+                loc,
+                f"opens {flow.openings} ports, which keeps next to nothing apart; name the {PORTS_OF_A_FLOW} at most "
+                "that the service listens on, and narrow its range of dynamic ports if it has one",
+            )
+    openings = sum(flow.openings for flow in plan.flows)
+    if openings > PORTS_OF_A_PLAN:
+        yield Finding(
+            ("flow",), f"all flows together open {openings} ports; {PORTS_OF_A_PLAN} at most can be proven in time"
+        )
 
 
 def _windows(plan: Draft, suggest: Suggester) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ Every value is None, or missing from its list, where the file gives none or a wr
 and what refers to it is not blamed for it. Names are as written, valid or not: references repeat them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from typing import TypeVar
@@ -68,6 +68,8 @@ class FlowDraft:
     index: int
     origin: str | None
     to: str | None
+    openings: int
+    """How many ports it lists, of both protocols."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def draft(document: dict[str, object]) -> Draft:
         zones=tuple(_zone(name, table) for name, table in _named(document.get("zones"))),
         services=tuple(_service(index, table) for index, table in _listed(document.get("service"))),
         flows=tuple(
-            FlowDraft(index, _text(table.get("from")), _text(table.get("to")))
+            FlowDraft(index, _text(table.get("from")), _text(table.get("to")), _openings(table))
             for index, table in _listed(document.get("flow"))
         ),
         windows=tuple(
@@ -213,3 +215,8 @@ def _try(parse: Callable[[object], T], value: object) -> T | None:
         return parse(value)
     except ValueError:
         return None
+
+
+def _openings(untrusted_flow: Mapping[str, object]) -> int:
+    listed = (untrusted_flow.get(key) for key in ("tcp", "udp"))
+    return sum(len(ports) for ports in listed if isinstance(ports, list))

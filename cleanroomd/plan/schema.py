@@ -32,6 +32,13 @@ class EnclosureTable(Table):
         description="Target time from power-on until every required service is ready, as 30m or 1h30m.",
         examples=["30m"],
     )
+    quarantine: Duration = Field(
+        "5s",
+        validate_default=True,
+        description="How long a port with zones is only listened to, each time a cable is plugged in, before it opens; "
+        "it stays closed when it hears another network.",
+        examples=["5s"],
+    )
 
 
 class MatchTable(Table):

@@ -7,11 +7,16 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 from cleanroomd.model.observed import Interface, MachineFacts, MachinePhase, Observed
-from cleanroomd.model.plan import UPLINK, Flow, Plan, Port, Protocol, Service, endpoint_name, endpoints
+from cleanroomd.model.plan import UPLINK, Flow, Plan, Port, Protocol, Service, Zone, endpoint_name, endpoints
 from cleanroomd.model.posture import Allowance, PortGuard, Posture, TapGuard
+from cleanroomd.model.status import PortState
+from cleanroomd.restore.leases import lit, passages
 from cleanroomd.restore.order import Outline
+from cleanroomd.restore.quarantine import judge_ports, match_ports
 
 _ANYWHERE = IPv4Network("0.0.0.0/0")
+ZONE_LINK = "vlan"
+"""What the name of every sub-interface begins with, followed by its tag."""
 _LONGEST_INTERFACE_NAME = 15  # IFNAMSIZ less its terminator, linux/if.h
 
 
@@ -58,28 +63,35 @@ def address_of(machine: MachineFacts | None, service: Service) -> IPv4Address:
     return machine.made.guards[0].address
 
 
-def match_ports(plan: Plan, interfaces: tuple[Interface, ...]) -> Mapping[str, Interface]:
-    """Port name -> the interface that plays it; a port that is absent or claimed twice is left out."""
-    found = {}
-    for port in plan.ports:
-        candidates = [interface for interface in interfaces if _plays(port, interface)]
-        if len(candidates) == 1:
-            found[port.name] = candidates[0]
+def zone_link(port: str, vlan: int) -> str:
+    """The sub-interface of the zones with one tag on one port: readable where the name fits, as `tap_name`."""
+    name = f"{ZONE_LINK}{vlan}-{port}"
+    if len(name) <= _LONGEST_INTERFACE_NAME:
+        return name
+    return f"{ZONE_LINK}{vlan}-{hashlib.sha256(port.encode()).hexdigest()[:6]}"
+
+
+def zone_links(plan: Plan, ports: Mapping[str, Interface]) -> Mapping[str, tuple[Interface, int, tuple[Zone, ...]]]:
+    """Every sub-interface that should be there -> the interface below it, its tag, and the zones on it."""
+    found: dict[str, tuple[Interface, int, tuple[Zone, ...]]] = {}
+    for zone in plan.zones:
+        if zone.vlan is not None and zone.port in ports:
+            name = zone_link(zone.port, zone.vlan)
+            before = found[name][2] if name in found else ()
+            found[name] = (ports[zone.port], zone.vlan, (*before, zone))
     return found
 
 
-def _plays(port: Port, interface: Interface) -> bool:
-    if port.mac is not None and interface.mac != port.mac:
-        return False
-    if port.path is not None and interface.path != port.path:
-        return False
-    return port.mac is not None or port.path is not None
+def is_zone_link(interface: Interface, parent: Interface, vlan: int) -> bool:
+    """Whether a link of the right name is the right one."""
+    return (interface.parent, interface.vlan) == (parent.name, vlan)
 
 
 def desired_posture(outline: Outline, observed: Observed, granted: frozenset[str]) -> Posture:
     """Guards for every port and every granted or running machine; flows only to services that are ready."""
     plan = outline.plan
     ports = match_ports(plan, observed.interfaces)
+    port_guards = tuple(_port_guards(plan, observed, ports))
     guarded = [name for name in outline.services if name in granted or name in observed.machines]
     guarded += sorted(name for name in observed.machines if name not in outline.services)
     taps = [guard for name in guarded for guard in guards(outline, observed, name)]
@@ -95,13 +107,22 @@ def desired_posture(outline: Outline, observed: Observed, granted: frozenset[str
         if (service := outline.services.get(name)) is not None
         for allowance in probe_allowances(service, address_of(observed.machines.get(name), service))
     ]
+    zones = _zone_interfaces(plan, port_guards)
     for flow in plan.flows:
         if _open(outline, flow, ready):
-            allowances.extend(_flow_allowances(outline, flow, ports, cards))
+            allowances.extend(_flow_allowances(outline, flow, zones, cards))
+
+    def connecting(name: str) -> tuple[str, IPv4Network] | None:
+        """A machine once it is ready, as for flows; a zone while its port is open."""
+        waits = name in outline.cards and outline.cards[name][0].name not in ready
+        return None if waits else _endpoint(outline, name, zones, cards)
+
+    opened = frozenset(passages(outline, observed, ports.get(UPLINK), connecting))
     return Posture(
-        ports=tuple(_port_guard(plan, port, ports[port.name]) for port in plan.ports if port.name in ports),
+        ports=tuple(lit(guard, plan, opened) for guard in port_guards),
         taps=tuple(taps),
         allowances=frozenset(allowances),
+        passages=opened,
     )
 
 
@@ -112,9 +133,9 @@ def _cards(outline: Outline, taps: Mapping[str, TapGuard]) -> Mapping[str, TapGu
 
 
 def _open(outline: Outline, flow: Flow, ready: set[str]) -> bool:
-    """A flow to a service opens with that service; one to a zone with the service that it comes from."""
-    owner = outline.cards.get(flow.to) or outline.cards[flow.origin]
-    return owner[0].name in ready
+    """A flow to a service opens with that service; one to a zone with the service that it comes from, if any."""
+    owner = outline.cards.get(flow.to) or outline.cards.get(flow.origin)
+    return owner is None or owner[0].name in ready
 
 
 def probe_allowances(service: Service, address: IPv4Address) -> Iterator[Allowance]:
@@ -132,10 +153,10 @@ def probe_allowances(service: Service, address: IPv4Address) -> Iterator[Allowan
 
 
 def _flow_allowances(
-    outline: Outline, flow: Flow, ports: Mapping[str, Interface], cards: Mapping[str, TapGuard]
+    outline: Outline, flow: Flow, zones: Mapping[str, str], cards: Mapping[str, TapGuard]
 ) -> Iterator[Allowance]:
-    origin = _endpoint(outline, flow.origin, ports, cards)
-    target = _endpoint(outline, flow.to, ports, cards)
+    origin = _endpoint(outline, flow.origin, zones, cards)
+    target = _endpoint(outline, flow.to, zones, cards)
     if origin is None or target is None:
         return
     for protocol, numbers in ((Protocol.TCP, flow.tcp), (Protocol.UDP, flow.udp)):
@@ -152,27 +173,50 @@ def _flow_allowances(
 
 
 def _endpoint(
-    outline: Outline, name: str, ports: Mapping[str, Interface], cards: Mapping[str, TapGuard]
+    outline: Outline, name: str, zones: Mapping[str, str], cards: Mapping[str, TapGuard]
 ) -> tuple[str, IPv4Network] | None:
     """Interface and network of a zone or network card; None where it does not exist at this moment."""
     if name in outline.cards:
         guard = cards.get(name)
         return None if guard is None else (guard.interface, IPv4Network(guard.address))
-    zone = outline.plan.zone(name)
-    interface = ports.get(zone.port)
-    # A tagged zone has no interface of its own yet; it stays closed rather than share the untagged one.
-    if interface is None or zone.vlan is not None:
-        return None
-    return interface.name, zone.network
+    interface = zones.get(name)
+    return None if interface is None else (interface, outline.plan.zone(name).network)
 
 
-def _port_guard(plan: Plan, port: Port, interface: Interface) -> PortGuard:
-    addresses = tuple(zone.address for zone in plan.zones if zone.port == port.name and zone.vlan is None)
-    dark = port.name == UPLINK or not addresses
-    return PortGuard(
-        role=port.name,
-        interface=interface.name,
-        mac=interface.mac,
-        dark=dark,
-        addresses=() if dark else addresses,
-    )
+def _zone_interfaces(plan: Plan, port_guards: tuple[PortGuard, ...]) -> Mapping[str, str]:
+    """Zone -> the interface that it is open on; a zone that is closed is left out."""
+    served = {(guard.role, address): guard.interface for guard in port_guards for address in guard.addresses}
+    return {zone.name: served[zone.port, zone.address] for zone in plan.zones if (zone.port, zone.address) in served}
+
+
+def _port_guards(plan: Plan, observed: Observed, ports: Mapping[str, Interface]) -> Iterator[PortGuard]:
+    """Each port, then the sub-interfaces of its tagged zones, which are open exactly when the port is."""
+    judged = judge_ports(plan, observed)
+    there = {interface.name: interface for interface in observed.interfaces}
+    links = {
+        name: (parent, vlan, zones)
+        for name, (parent, vlan, zones) in zone_links(plan, ports).items()
+        if name in there and is_zone_link(there[name], parent, vlan)
+    }
+    for port in plan.ports:
+        if port.name not in ports:
+            continue
+        interface = ports[port.name]
+        opens = port.name in judged and judged[port.name].state is PortState.OPEN
+        yield PortGuard(
+            role=port.name,
+            interface=interface.name,
+            mac=interface.mac,
+            dark=not opens,
+            addresses=tuple(zone.address for zone in plan.zones if _untagged_on(zone, port)) if opens else (),
+            quarantined=port.name in judged and not opens,
+            tags=tuple(sorted(vlan for parent, vlan, _ in links.values() if parent is interface)) if opens else (),
+        )
+        for name, (parent, _, zones) in links.items():
+            if parent is interface:
+                addresses = tuple(zone.address for zone in zones) if opens else ()
+                yield PortGuard(port.name, name, there[name].mac, dark=not opens, addresses=addresses)
+
+
+def _untagged_on(zone: Zone, port: Port) -> bool:
+    return zone.port == port.name and zone.vlan is None

@@ -10,7 +10,7 @@ Steps and status are both read off it, so that the screen never says anything el
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cleanroomd.model.observed import Intent, MachineFacts, MachinePhase, Observed, OverlayFacts
 from cleanroomd.model.plan import Service, StartKind
@@ -21,6 +21,7 @@ from cleanroomd.model.steps import (
     FailAttempt,
     FallBack,
     LaunchMachine,
+    RejoinTap,
     RunMachine,
     SetAside,
     Step,
@@ -112,7 +113,8 @@ def _judge_one(
     if stopped:
         return _stop(outline, observed, service, machine)
     if machine is not None:
-        return _run(outline, observed, service, machine)
+        judged = _run(outline, observed, service, machine)
+        return _severed(outline, observed, judged, machine) if machine.severed else judged
     return _wait(outline, observed, admission, earlier, service)
 
 
@@ -211,6 +213,18 @@ def _run(outline: Outline, observed: Observed, service: Service, machine: Machin
         ending = _give_up(observed, machine, reason)
         return ServiceJudgement(ServiceState.BOOTING, reason, running_at, (ending,))
     return ServiceJudgement(ServiceState.BOOTING, waits, running_at, watch, deadline)
+
+
+def _severed(outline: Outline, observed: Observed, judged: ServiceJudgement, machine: MachineFacts) -> ServiceJudgement:
+    """A machine whose tap somebody deleted: it runs on, and is connected again once the new tap is guarded."""
+    reason = f"cut off: {', '.join(machine.severed)} was deleted under it; it is being connected again"
+    steps = tuple(step for step in judged.steps if not isinstance(step, RunMachine))
+    proof = observed.proof
+    taps = guards(outline, observed, machine.service)
+    if proof is not None and not observed.isolation_problem and _guarded(taps, proof):
+        joins = (RejoinTap(machine.service, tap) for tap in machine.severed if tap in observed.taps)
+        steps = (*joins, *steps)
+    return replace(judged, reason=reason, steps=steps)
 
 
 def is_outdated(outline: Outline, machine: MachineFacts) -> bool:

@@ -74,7 +74,7 @@ class Outline:
 
     @cached_property
     def peers(self) -> Mapping[str, tuple[IPv4Network, ...]]:
-        """Network card, as in `cards` -> the networks of all that a flow connects it with, in either direction."""
+        """Network card, as in `cards` -> the networks of all that a flow, in either direction, or a window leads to."""
         zones = {zone.name: zone.network for zone in self.plan.zones}
         found: dict[str, set[IPv4Network]] = {name: set() for name in self.cards}
         for flow in self.plan.flows:
@@ -82,6 +82,9 @@ class Outline:
                 if name in found:
                     peer = self.cards.get(other)
                     found[name].add(zones[other] if peer is None else IPv4Network(peer[1].address))
+        for window in self.plan.windows:
+            if window.origin in found:
+                found[window.origin].add(IPv4Network(window.to))
         return {name: tuple(sorted(networks)) for name, networks in found.items()}
 
     @cached_property

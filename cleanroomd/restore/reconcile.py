@@ -1,13 +1,17 @@
 """From what is observed to the steps that lead to what should be. Nothing to do yields no step."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cleanroomd.model.observed import Interface, Observed
 from cleanroomd.model.posture import PortGuard, Posture
-from cleanroomd.model.steps import ApplyRules, MakeTap, SetLink, Step
-from cleanroomd.restore.desired import desired_posture
+from cleanroomd.model.steps import ApplyRules, MakeTap, MakeZoneLink, RemoveZoneLink, SetLink, Step
+from cleanroomd.restore.desired import ZONE_LINK, desired_posture, is_zone_link, zone_links
 from cleanroomd.restore.judgement import Judgement, judge, unwatch_steps
+from cleanroomd.restore.leases import darkened, deadline_steps, lease_steps
+from cleanroomd.restore.leases import wakes as lease_ends
 from cleanroomd.restore.order import Outline
+from cleanroomd.restore.quarantine import PortJudgement, judge_ports, match_ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,15 @@ def reconcile(outline: Outline, observed: Observed) -> Round:
     steps: list[Step] = []
     wakes = [service.wake_at for service in judgement.services.values() if service.wake_at is not None]
     interfaces = {interface.name: interface for interface in observed.interfaces}
-    links = [(guard, _link_step(guard, interfaces[guard.interface])) for guard in posture.ports]
-    steps.extend(step for guard, step in links if step is not None and guard.dark)
+    judged = judge_ports(outline.plan, observed)
+    wakes.extend(lease_ends(outline, observed))
+    wakes.extend(port.wake_at for port in judged.values() if port.wake_at is not None)
+    links = [
+        (_only_closes(guard, interfaces[guard.interface]), step)
+        for guard in (darkened(guard, posture, observed) for guard in posture.ports)
+        if (step := _link_step(guard, interfaces[guard.interface], judged.get(guard.role), posture)) is not None
+    ]
+    steps.extend(step for only_closes, step in links if only_closes)
     missing = [tap for tap in posture.taps if tap.interface not in observed.taps]
     if missing or observed.proof is None or observed.proof.posture != posture:
         if observed.now >= observed.rules_retry_at:
@@ -42,7 +53,16 @@ def reconcile(outline: Outline, observed: Observed) -> Round:
         else:
             wakes.append(observed.rules_retry_at)
     else:
-        steps.extend(step for guard, step in links if step is not None and not guard.dark)
+        steps.extend(_zone_link_steps(outline, observed))
+        holding = list(deadline_steps(posture, observed))
+        if holding and observed.now < observed.deadline_retry_at:
+            wakes.append(observed.deadline_retry_at)
+        else:
+            steps.extend(holding)
+        # A step that fails keeps none of those after it from being taken, so a link waits for the round after.
+        waiting = {step.interface for step in holding}
+        steps.extend(step for only_closes, step in links if not only_closes and step.interface not in waiting)
+    steps.extend(lease_steps(outline, observed))
     for name in outline.start_order:
         steps.extend(judgement.services[name].steps)
     for stranger in judgement.strangers.values():
@@ -51,12 +71,41 @@ def reconcile(outline: Outline, observed: Observed) -> Round:
     return Round(judgement, posture, tuple(steps), min(wakes, default=None))
 
 
-def _link_step(guard: PortGuard, interface: Interface) -> Step | None:
+def _only_closes(guard: PortGuard, interface: Interface) -> bool:
+    """Whether a link is to be taken down, or to lose its address: the rules need not be proven for that."""
+    return guard.dark and (interface.up or not guard.quarantined)
+
+
+def _link_step(
+    guard: PortGuard, interface: Interface, judged: PortJudgement | None, posture: Posture
+) -> SetLink | None:
+    """`judged` is None for a port without zones."""
     wanted = frozenset(str(address) for address in guard.addresses)
-    if guard.dark:
+    found = judged.found if judged is not None and interface.vlan is None else None
+    if guard.dark and not guard.quarantined:
         if interface.up or interface.addresses:
             return SetLink(guard.role, guard.interface, up=False)
         return None
-    if not interface.up or interface.addresses != wanted:
-        return SetLink(guard.role, guard.interface, up=True, addresses=tuple(sorted(wanted)))
+    if not interface.up or interface.addresses != wanted or (found is not None and interface.found != found):
+        return SetLink(
+            guard.role,
+            guard.interface,
+            up=True,
+            addresses=tuple(sorted(wanted)),
+            found=found,
+            carrier_changes=interface.carrier_changes if found is not None else 0,
+            until=posture.ends.get(guard.interface),
+        )
     return None
+
+
+def _zone_link_steps(outline: Outline, observed: Observed) -> Iterator[Step]:
+    """Sub-interfaces that are not needed go before those that are missing come: both may have one name."""
+    wanted = zone_links(outline.plan, match_ports(outline.plan, observed.interfaces))
+    there = {interface.name: interface for interface in observed.interfaces if interface.vlan is not None}
+    for name, interface in there.items():
+        if name.startswith(ZONE_LINK) and not (name in wanted and is_zone_link(interface, *wanted[name][:2])):
+            yield RemoveZoneLink(name)
+    for name, (parent, vlan, zones) in wanted.items():
+        if name not in there:
+            yield MakeZoneLink(", ".join(zone.name for zone in zones), name, parent.name, vlan)

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from cleanroomd.model.listening import Heard
 from cleanroomd.model.observed import (
+    Deadline,
     Failure,
     Fallback,
     Interface,
@@ -20,10 +22,15 @@ from cleanroomd.model.posture import Proof
 from cleanroomd.model.steps import (
     ApplyRules,
     DeclareReady,
+    EndLease,
     FailAttempt,
     FallBack,
+    HoldDeadline,
     LaunchMachine,
     MakeTap,
+    MakeZoneLink,
+    RejoinTap,
+    RemoveZoneLink,
     RunMachine,
     SetAside,
     SetLink,
@@ -80,13 +87,26 @@ def outcome(outline: Outline, step: Step, observed: Observed) -> Observed:
             generation = observed.proof.generation + 1 if observed.proof else 1
             return replace(observed, proof=Proof(step.posture, generation, "", observed.now))
         case SetLink():
-            return replace(
-                observed,
-                interfaces=tuple(
-                    _set(interface, step) if interface.name == step.interface else interface
-                    for interface in observed.interfaces
-                ),
+            changed = tuple(
+                _set(interface, step) if interface.name == step.interface else interface
+                for interface in observed.interfaces
             )
+            return replace(observed, interfaces=changed, heard=_listen(observed, step))
+        case MakeZoneLink():
+            link = Interface(step.interface, _mac(observed, step.parent), parent=step.parent, vlan=step.vlan)
+            return replace(observed, interfaces=(*observed.interfaces, link))
+        case RemoveZoneLink():
+            others = tuple(each for each in observed.interfaces if each.name != step.interface)
+            return replace(observed, interfaces=others)
+        case HoldDeadline():
+            deadline = None if step.until is None else Deadline(step.interface, step.until)
+            return replace(observed, deadline=deadline)
+        case EndLease():
+            return replace(observed, leases=_without(observed.leases, step.window))
+        case RejoinTap():
+            machine = observed.machines[step.service]
+            left = tuple(tap for tap in machine.severed if tap != step.interface)
+            return replace(observed, machines={**observed.machines, step.service: replace(machine, severed=left)})
         case WatchReadiness():
             return replace(observed, watched=observed.watched | {step.service})
         case UnwatchReadiness():
@@ -172,4 +192,22 @@ def _without(mapping: Any, name: str) -> Any:
 
 
 def _set(interface: Interface, step: SetLink) -> Interface:
-    return replace(interface, up=step.up, carrier=step.up, addresses=frozenset(step.addresses))
+    carrier = step.up and (interface.carrier or not interface.up)
+    addresses = frozenset(step.addresses)
+    return replace(interface, up=step.up, carrier=carrier, addresses=addresses, found=step.found)
+
+
+def _listen(observed: Observed, step: SetLink) -> dict[str, Heard]:
+    """A port that comes up is listened to from then on; in thought it has its cable, and hears nothing."""
+    heard = _without(observed.heard, step.interface)
+    if step.up:
+        heard[step.interface] = observed.heard.get(step.interface, Heard(_changes(observed, step), observed.now))
+    return heard  # type: ignore[no-any-return]
+
+
+def _changes(observed: Observed, step: SetLink) -> int:
+    return next(each.carrier_changes for each in observed.interfaces if each.name == step.interface)
+
+
+def _mac(observed: Observed, name: str) -> str:
+    return next((each.mac for each in observed.interfaces if each.name == name), "")

@@ -1,18 +1,28 @@
 """The status document, read off one judgement."""
 
+from collections.abc import Iterator
+
 from cleanroomd.model.observed import Observed
+from cleanroomd.model.plan import Zone
+from cleanroomd.model.posture import Posture
 from cleanroomd.model.status import (
     IsolationStatus,
+    LeaseStatus,
+    PortState,
+    PortStatus,
     RunState,
     ServiceState,
     ServiceStatus,
     Status,
     VerdictKind,
+    WindowStatus,
 )
-from cleanroomd.restore.desired import match_ports
+from cleanroomd.restore.desired import zone_link
 from cleanroomd.restore.estimate import remaining
 from cleanroomd.restore.judgement import Judgement, ServiceJudgement, is_outdated
+from cleanroomd.restore.leases import end_of, held_up, open_leases, words
 from cleanroomd.restore.order import Outline
+from cleanroomd.restore.quarantine import judge_ports, match_ports
 from cleanroomd.restore.reconcile import Round
 
 _UNSETTLED = frozenset({ServiceState.PENDING, ServiceState.STARTING, ServiceState.BOOTING, ServiceState.STOPPING})
@@ -36,12 +46,14 @@ def report(outline: Outline, observed: Observed, turn: Round, *, unsealed: bool,
         power_on=observed.power_on,
         restored_after=max(elapsed, default=None) if settled else None,
         remaining=max(estimates.values(), default=None),
-        isolation=_isolation(observed),
+        isolation=_isolation(outline, observed, turn),
         verdict=judgement.admission.verdict,
         services=services,
         next_action=_next_action(outline, observed, turn, state, plan_problem),
         plan_problem=plan_problem,
         unsealed=unsealed,
+        ports=_ports(outline, observed),
+        drill=observed.drill,
     )
 
 
@@ -114,7 +126,47 @@ def _stranger(observed: Observed, name: str, judged: ServiceJudgement) -> Servic
     )
 
 
-def _isolation(observed: Observed) -> IsolationStatus:
+def _ports(outline: Outline, observed: Observed) -> tuple[PortStatus, ...]:
+    found = match_ports(outline.plan, observed.interfaces)
+    return tuple(
+        PortStatus(
+            name=name,
+            interface=found[name].name if name in found else "",
+            state=judged.state,
+            reason=judged.reason,
+            notes=observed.heard[found[name].name].notes
+            if name in found and found[name].name in observed.heard
+            else (),
+        )
+        for name, judged in judge_ports(outline.plan, observed).items()
+    )
+
+
+def _port_advice(port: PortStatus) -> str | None:
+    """What the operator should do about a port; None for nothing."""
+    match port.state:
+        case PortState.ABSENT:
+            return f"port {port.name} is not there: {port.reason}; check the enclosure's network card"
+        case PortState.UNPLUGGED if port.reason.startswith("no cable"):
+            return f"plug the clean switch into port {port.name}: no cable is seen there"
+        case PortState.FOREIGN:
+            return (
+                f"unplug the cable of port {port.name}, then plug the clean switch in there: the port {port.reason}; "
+                "nothing is open there"
+            )
+        case PortState.LISTENING if port.reason.startswith(("heard", "cannot")):
+            return f"port {port.name} stays closed: {port.reason}"
+    return None
+
+
+def _zone_problem(zone: Zone, observed: Observed) -> str | None:
+    if zone.vlan is None:
+        return None
+    return observed.zone_problems.get(zone_link(zone.port, zone.vlan))
+
+
+def _isolation(outline: Outline, observed: Observed, turn: Round) -> IsolationStatus:
+    leases = tuple(_leases(outline, observed, turn.posture))
     proof = observed.proof
     problem = observed.isolation_problem
     if proof is None and not problem:
@@ -123,28 +175,62 @@ def _isolation(observed: Observed) -> IsolationStatus:
         proven=proof is not None and not observed.isolation_problem,
         proven_at=proof.at if proof else None,
         generation=proof.generation if proof else 0,
-        uplink="dark",
+        uplink=_uplink(leases),
+        leases=leases,
+        windows=tuple(
+            WindowStatus(name=window.name, flow=words(window), longest=window.longest)
+            for window in outline.plan.windows
+        ),
         foreign_changes=observed.foreign_changes,
+        alarms=observed.alarms,
         problem=problem,
     )
 
 
+def _leases(outline: Outline, observed: Observed, posture: Posture) -> Iterator[LeaseStatus]:
+    for window, lease in open_leases(outline, observed).values():
+        yield LeaseStatus(
+            window=window.name,
+            flow=words(window),
+            opened_at=lease.opened_at,
+            until=end_of(window, lease),
+            author=lease.author,
+            reason=lease.reason,
+            problem=held_up(outline, observed, posture, window),
+        )
+
+
+def _uplink(leases: tuple[LeaseStatus, ...]) -> str:
+    passing = [lease.window for lease in leases if not lease.problem]
+    if passing:
+        return f"open for {', '.join(passing)}"
+    return "; ".join(["dark", *(f"{lease.window} is leased, but {lease.problem}" for lease in leases)])
+
+
 def _next_action(outline: Outline, observed: Observed, turn: Round, state: RunState, plan_problem: str) -> str:
     """The most pressing thing for the operator, or that there is nothing to do."""
+    standing = next((alarm for alarm in observed.alarms if not alarm.undone and alarm.remedy), None)
+    if standing is not None:
+        return f"{standing.what}, by {standing.who}: {standing.remedy}"
     if observed.isolation_problem:
         return "nothing was opened; see `cleanroomctl log`, and restart the enclosure if this lasts"
     if plan_problem:
         return f"correct the plan, or put the one before back; the one before stays in force: {plan_problem}"
+    severed = sorted(name for name, machine in observed.machines.items() if machine.severed)
+    if severed:
+        return (
+            f"wait a moment: {', '.join(severed)} was cut off and is being connected again; if that lasts, "
+            f"`cleanroomctl stop {severed[0]}`, then `start {severed[0]}`"
+        )
     held = sorted(name for name, machine in observed.machines.items() if machine.held)
     if held:
         return f"make space on the data disk: {', '.join(held)} cannot write, and nothing is lost while they wait"
-    found = match_ports(outline.plan, observed.interfaces)
+    for port in _ports(outline, observed):
+        if (advice := _port_advice(port)) is not None:
+            return advice
     for zone in outline.plan.zones:
-        interface = found.get(zone.port)
-        if interface is None:
-            return f"port {zone.port} is not there: check the enclosure's network card"
-        if interface.up and not interface.carrier:
-            return f"plug the clean switch into port {zone.port}: no cable is seen there"
+        if (problem := _zone_problem(zone, observed)) is not None:
+            return f"zone {zone.name} stays closed: {problem}"
     for name in outline.start_order:
         if turn.judgement.services[name].state is ServiceState.FAILED:
             return f"`cleanroomctl start {name}` tries {name} again; `cleanroomctl log` says what happened"

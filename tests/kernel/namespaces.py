@@ -98,13 +98,13 @@ class Cable:
             self._guest = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
             fcntl.ioctl(self._guest, _TUNSETIFF, struct.pack("=16sH22x", b"eth0", _TAP))
         guest.ip(f"link set eth0 address {mac} up")
-        self._host = host
+        self.host = host
         self._stop, self._alarm = os.pipe()
         self._thread = threading.Thread(target=self._pump, daemon=True)
         self._thread.start()
 
     def _pump(self) -> None:
-        ends = {self._host: self._guest, self._guest: self._host}
+        ends = {self.host: self._guest, self._guest: self.host}
         while True:
             ready, _, _ = select.select([*ends, self._stop], [], [])
             if self._stop in ready:
@@ -119,7 +119,7 @@ class Cable:
     def close(self) -> None:
         os.close(self._alarm)
         self._thread.join()
-        for descriptor in (self._stop, self._host, self._guest):
+        for descriptor in (self._stop, self.host, self._guest):
             os.close(descriptor)
 
 

@@ -30,22 +30,26 @@ def checksum(data: bytes) -> int:
     return int(~total & 0xFFFF)
 
 
-def ipv4(source: str, target: str, protocol: int, payload: bytes, *, fragment: int = 0) -> bytes:
-    """`fragment` is the flags and offset field as it stands in the header."""
+def ipv4(
+    source: str, target: str, protocol: int, payload: bytes, *, fragment: int = 0, ttl: int = 64, options: bytes = b""
+) -> bytes:
+    """`fragment` is the flags and offset field as it stands in the header; options come in whole words."""
+    size = 20 + len(options)
     header = bytearray(
         struct.pack(
             ">BBHHHBBH4s4s",
-            0x45,
+            0x40 | size // 4,
             0,
-            20 + len(payload),
+            size + len(payload),
             7,
             fragment,
-            64,
+            ttl,
             protocol,
             0,
             IPv4Address(source).packed,
             IPv4Address(target).packed,
         )
+        + options
     )
     header[10:12] = struct.pack(">H", checksum(bytes(header)))
     return bytes(header) + payload
@@ -73,9 +77,28 @@ def arp(operation: int, sender_mac: str, sender: str, target_mac: str, target: s
     return head + mac(sender_mac) + IPv4Address(sender).packed + mac(target_mac) + IPv4Address(target).packed
 
 
-def ipv6_udp(source: str, target: str, target_port: int, payload: bytes) -> bytes:
-    segment = struct.pack(">HHHH", target_port, target_port, 8 + len(payload), 0) + payload
+def ipv6(source: str, target: str, protocol: int, payload: bytes, *, hops: int = 64) -> bytes:
     ends = IPv6Address(source).packed + IPv6Address(target).packed
-    pseudo = ends + struct.pack(">II", len(segment), socket.IPPROTO_UDP)
-    segment = segment[:6] + struct.pack(">H", checksum(pseudo + segment)) + segment[8:]
-    return struct.pack(">IHBB", 6 << 28, len(segment), socket.IPPROTO_UDP, 64) + ends + segment
+    return struct.pack(">IHBB", 6 << 28, len(payload), protocol, hops) + ends + payload
+
+
+def icmpv6(source: str, target: str, kind: int, rest: bytes) -> bytes:
+    message = struct.pack(">BBH", kind, 0, 0) + rest
+    return message[:2] + _ipv6_checksum(source, target, socket.IPPROTO_ICMPV6, message) + message[4:]
+
+
+def ipv6_udp(
+    source: str, target: str, target_port: int, payload: bytes, *, extension: tuple[int, bytes] | None = None
+) -> bytes:
+    """`extension` is the number of an extension header before UDP and what follows its first two bytes."""
+    segment = struct.pack(">HHHH", target_port, target_port, 8 + len(payload), 0) + payload
+    segment = segment[:6] + _ipv6_checksum(source, target, socket.IPPROTO_UDP, segment) + segment[8:]
+    if extension is None:
+        return ipv6(source, target, socket.IPPROTO_UDP, segment)
+    kind, rest = extension
+    return ipv6(source, target, kind, bytes([socket.IPPROTO_UDP, (2 + len(rest)) // 8 - 1]) + rest + segment)
+
+
+def _ipv6_checksum(source: str, target: str, protocol: int, segment: bytes) -> bytes:
+    pseudo = IPv6Address(source).packed + IPv6Address(target).packed + struct.pack(">II", len(segment), protocol)
+    return struct.pack(">H", checksum(pseudo + segment))

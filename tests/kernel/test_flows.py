@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -161,3 +162,71 @@ def test_a_failed_batch_leaves_the_rules_as_they_were(world: World, writer: Rule
     with pytest.raises(IsolationError, match=r"^cannot apply the rules: add rule 1 of chain broken .*still in force"):
         writer.apply(Ruleset(wanted.tables - {table} | {broken}))
     assert writer.read_back() == before
+
+
+def test_a_stream_at_a_thousand_flows_loses_nothing_while_others_change(world: World, writer: RuleWriter) -> None:
+    """Numbered datagrams, some always in flight, while flows of the same pair, and other pairs, come and go."""
+    many = [replace(TO_IMAGING_UDP, port=port) for port in range(1000, 2000)]
+    world.allow(writer, TO_IMAGING_UDP, *many)
+    receiver = world.imaging.receiver(IMAGING, 9)
+    sender = world.workstation.open_socket(kind=socket.SOCK_DGRAM)
+    sender.connect((IMAGING, 9))
+    in_flight = threading.Semaphore(16)
+    changed = threading.Event()
+    sent: list[int] = []
+    arrived: list[int] = []
+
+    def send() -> None:
+        while not changed.is_set() and in_flight.acquire(timeout=5):
+            sender.send(len(sent).to_bytes(4, "big"))
+            sent.append(len(sent))
+        sender.send(b"")
+
+    def receive() -> None:
+        while number := receiver.recv(8):
+            arrived.append(int.from_bytes(number, "big"))
+            in_flight.release()
+
+    with receiver, sender:
+        threads = [threading.Thread(target=send), threading.Thread(target=receive)]
+        for thread in threads:
+            thread.start()
+        for number in range(20):
+            kept = [*many[:number], *many[number + 1 :]]
+            world.allow(writer, TO_IMAGING_UDP, *kept, *([TO_DATABASE] if number % 2 else []))
+        changed.set()
+        for thread in threads:
+            thread.join()
+    assert len(sent) > 100
+    assert arrived == sent
+
+
+def test_a_running_stream_is_cut(world: World, writer: RuleWriter) -> None:
+    """A machine that sends without end to a workstation whose flow closes: nothing more arrives."""
+    near, far = connected(world.workstation, world.imaging, IMAGING, 4242)
+    ended = threading.Event()
+
+    def send() -> None:
+        with suppress(OSError):
+            while not ended.is_set():
+                far.sendall(bytes(1 << 16))
+
+    with near, far:
+        thread = threading.Thread(target=send)
+        thread.start()
+        arrived = 0
+        while arrived < 1 << 20:
+            arrived += len(near.recv(1 << 16))
+        world.allow(writer, *(worlds.POSTURE.allowances - {TO_IMAGING}))
+        before = writer.denied()["forward"]
+        eventually(lambda: writer.denied()["forward"] > before, "a denied segment")
+        near.settimeout(0)
+        with suppress(BlockingIOError):
+            while near.recv(1 << 20):
+                pass
+        before = writer.denied()["forward"]
+        eventually(lambda: writer.denied()["forward"] > before, "a segment sent again in vain")
+        assert silent(near)
+        ended.set()
+        far.shutdown(socket.SHUT_RDWR)
+        thread.join()

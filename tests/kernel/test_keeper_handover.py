@@ -23,7 +23,7 @@ __all__ = ["place"]
 
 
 def applied(space: Namespace, where: Path, alarm: Callable[[str], None]) -> IsolationControl:
-    control = IsolationControl(where, alarm=alarm)
+    control = IsolationControl(where, alarm=lambda text, /, **_fields: alarm(text))
     with space.entered():
         control.apply(DENY_ALL)
     return control

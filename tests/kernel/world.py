@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
@@ -63,6 +63,8 @@ class World:
     database: Namespace
     workstation: Namespace
     hospital: Namespace
+    cables: dict[str, Cable] = field(default_factory=dict)
+    """Each tap's, by its name."""
 
     def allow(self, writer: RuleWriter, *allowances: Allowance) -> Posture:
         """Put the posture with just these allowances in force, and prove it."""
@@ -94,6 +96,7 @@ def built(*, up: bool = True) -> Iterator[World]:
             with world.enclosure.entered():
                 links.make_tap(guard.interface)
                 cables.append(Cable(links.open_tap(guard.interface), machine, guard.mac))
+                world.cables[guard.interface] = cables[-1]
             machine.ip(f"addr add {guard.address}/24 dev eth0")
             machine.ip(f"route add default via {GATEWAY}")
         world.workstation.ip(f"addr add {WORKSTATION}/24 dev eth0")
@@ -132,11 +135,17 @@ def opened(ruleset: Ruleset) -> Ruleset:
 
 
 def remove_source_checks(world: World) -> None:
-    """The kernel drops most spoofing by itself (reverse path, own addresses); without, the rules stand alone."""
+    """The kernel drops much by itself (reverse path, source routes); without that, the rules stand alone."""
     with world.enclosure.entered():
         for link in ("all", "care", "up0", "cr-img", "cr-db"):
-            Path(f"/proc/sys/net/ipv4/conf/{link}/rp_filter").write_text("0")
-            Path(f"/proc/sys/net/ipv4/conf/{link}/accept_local").write_text("1")
+            for key, value in (
+                ("rp_filter", "0"),
+                ("accept_local", "1"),
+                ("accept_source_route", "1"),
+                ("route_localnet", "1"),
+                ("forwarding", "1"),
+            ):
+                Path(f"/proc/sys/net/ipv4/conf/{link}/{key}").write_text(value)
 
 
 def eventually(holds: Callable[[], bool], what: str) -> None:

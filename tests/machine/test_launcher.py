@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from cleanroomd.errors import MachineError
+from cleanroomd.errors import IsolationError, MachineError
 from cleanroomd.isolation import links
 from cleanroomd.machine import process
 from cleanroomd.machine.arguments import DiskImage
 from cleanroomd.machine.crisis import CrisisStore
 from cleanroomd.machine.launcher import Launcher
-from cleanroomd.model.observed import MachinePhase
+from cleanroomd.machine.queues import TapRepair
+from cleanroomd.model.observed import MachinePhase, Made
 from cleanroomd.model.plan import Disk, Service, StartKind, TcpProbe
 from cleanroomd.model.posture import TapGuard
 from tests.kernel.namespaces import Namespace
@@ -58,16 +59,22 @@ class Bench:
     @asynccontextmanager
     async def launcher(self) -> AsyncIterator[Launcher]:
         launcher = Launcher(
-            self.directory, accelerator="tcg", on_change=self.changes.put_nowait, open_tap=links.open_tap
+            self.directory,
+            accelerator="tcg",
+            on_change=self.changes.put_nowait,
+            open_tap=links.open_tap,
+            taps=TapRepair(header=links.tap_header, rejoin=links.rejoin_tap),
         )
         try:
             yield launcher
         finally:
             await launcher.close()
 
-    async def launch(self, launcher: Launcher) -> None:
+    async def launch(self, launcher: Launcher, made: Made | None = None) -> None:
         await self.crisis.prepare(SERVICE.name, self.images)
-        await launcher.launch(SERVICE, taps=(TAP,), disks=self.images, memory=MEMORY, start=StartKind.COLD, attempt=1)
+        await launcher.launch(
+            SERVICE, taps=(TAP,), disks=self.images, memory=MEMORY, start=StartKind.COLD, attempt=1, made=made
+        )
 
     async def run(self, launcher: Launcher) -> None:
         self.crisis.mark(SERVICE.name, {})
@@ -210,3 +217,32 @@ async def test_a_qemu_that_cannot_start_says_why(bench: Bench) -> None:
             await bench.launch(launcher)
         await launcher.end(SERVICE.name)
         assert launcher.facts() == {}
+
+
+async def test_a_machine_whose_tap_was_deleted_goes_on_by_a_new_one(bench: Bench) -> None:
+    """QEMU's own queue is attached to the tap that is made anew: the guest is not restarted, and loses no data."""
+    guard = TapGuard(SERVICE.name, TAP, SERVICE.mac, SERVICE.address, SERVICE.gateway)
+    made = Made(definition="", guards=(guard,), depends_on=(), shutdown_timeout=60)
+    async with bench.launcher() as launcher:
+        await bench.launch(launcher, made)
+        await bench.run(launcher)
+        before = await http("/")
+        launcher.look_at_taps()
+        assert launcher.facts()[SERVICE.name].severed == ()
+        links.remove_tap(TAP)
+        launcher.look_at_taps()
+        assert launcher.facts()[SERVICE.name].severed == (TAP,)
+        with pytest.raises(IsolationError, match="cannot join tap"):
+            launcher.rejoin(SERVICE.name, TAP)
+    # A later daemon, which was not there when the tap was deleted, sees it too.
+    async with bench.launcher() as launcher:
+        await launcher.adopt()
+        launcher.look_at_taps()
+        assert launcher.facts()[SERVICE.name].severed == (TAP,)
+        links.make_tap(TAP)
+        links.attach_tap(guard)
+        launcher.rejoin(SERVICE.name, TAP)
+        assert launcher.facts()[SERVICE.name].severed == ()
+        assert await http("/") == before
+        assert launcher.facts()[SERVICE.name].attempt == 1
+        await launcher.stop(SERVICE.name, 60)

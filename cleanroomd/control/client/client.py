@@ -11,7 +11,12 @@ from typing import Any
 
 from cleanroomd.control.client.messages import END, PATIENCE, REPLY_LIMIT, StrPath, decode_reply, encode_call, explained
 from cleanroomd.control.wire import JournalEntry
+from cleanroomd.model.lesson import Lesson
 from cleanroomd.model.status import Status
+from cleanroomd.model.verification import IsolationView, Verification
+
+_VERIFYING = 90.0
+"""Seconds; a daemon that is told by then that it cannot verify says so itself."""
 
 
 class Client:
@@ -46,6 +51,31 @@ class Client:
 
     async def shutdown(self) -> str:
         return str(await self._call("shut down", "Shutdown"))
+
+    async def open_uplink(self, window: str, seconds: float, reason: str) -> str:
+        return str(
+            await self._call(f"open {window}", "OpenUplink", window=window, seconds=float(seconds), reason=reason)
+        )
+
+    async def close_uplink(self, window: str | None = None) -> str:
+        named = {} if window is None else {"window": window}
+        return str(await self._call(f"close {window or 'the uplink'}", "CloseUplink", **named))
+
+    async def isolation(self) -> IsolationView:
+        """Who may talk to whom at this moment, and what was denied."""
+        view: IsolationView = await self._call("see the isolation", "GetIsolation")
+        return view
+
+    async def learn(self) -> Lesson:
+        """What was denied lately, as flows that a plan could have."""
+        lesson: Lesson = await self._call("learn flows", "LearnFlows")
+        return lesson
+
+    async def verify_isolation(self) -> Verification:
+        """The live kernel against the plan; the daemon gives itself a minute at most."""
+        with_patience = Client(self._path, patience=max(self._patience, _VERIFYING))
+        found: Verification = await with_patience._call("verify the isolation", "VerifyIsolation")
+        return found
 
     async def journal(
         self, *, follow: bool = False, last: int | None = None, service: str | None = None

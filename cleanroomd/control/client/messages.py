@@ -11,7 +11,9 @@ from typing import Any
 
 from cleanroomd.control.wire import NAME, JournalEntry, from_json
 from cleanroomd.errors import ControlError
+from cleanroomd.model.lesson import Lesson
 from cleanroomd.model.status import Status
+from cleanroomd.model.verification import IsolationView, Verification
 
 StrPath = str | PathLike[str]
 
@@ -27,6 +29,9 @@ _RETURNS: Mapping[str, tuple[str, Any]] = {
     "GetStatus": ("status", Status),
     "WatchStatus": ("status", Status),
     "ReadJournal": ("entry", JournalEntry | None),
+    "GetIsolation": ("isolation", IsolationView),
+    "LearnFlows": ("lesson", Lesson),
+    "VerifyIsolation": ("verification", Verification),
 }
 """The one parameter of each reply and its type; those that are not named return `request`, a sentence."""
 

@@ -6,7 +6,7 @@ import sys
 
 from cleanroomd.errors import CleanroomError
 
-NAMES = ("plan", "cli", "restore")
+NAMES = ("plan", "cli", "restore", "cycles", "isolation")
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ def enclosure_root(plan: str, disks: Mapping[str, Path]) -> Iterator[Path]:
         (root / "vault").mkdir()
         (root / "logs").mkdir()
         for disk, image in disks.items():
-            (root / f"vault/{disk}.qcow2").symlink_to(image)
+            (root / f"vault/{disk}{image.suffix}").symlink_to(image)
         (root / "plan.toml").write_text(plan, encoding="utf-8")
         yield root
 

@@ -5,14 +5,19 @@ from typing import Any
 
 from cleanroomd.model import status
 from cleanroomd.model.status import (
+    Alarm,
     Finding,
     IsolationStatus,
+    LeaseStatus,
+    PortState,
+    PortStatus,
     RunState,
     ServiceState,
     ServiceStatus,
     Status,
     Verdict,
     VerdictKind,
+    WindowStatus,
 )
 from rigs.reference.markdown import anchor, page, paragraph, prose
 from rigs.reference.shapes import field_bullets, in_json, title, word_bullets
@@ -20,12 +25,17 @@ from rigs.reference.shapes import field_bullets, in_json, title, word_bullets
 _STATES: dict[type[StrEnum], str] = {
     ServiceState: "States of a service",
     RunState: "States of a run",
+    PortState: "States of a port",
     VerdictKind: "Verdicts on a plan",
 }
 _TABLES: dict[type[Any], str] = {
     Status: "Fields of the status",
     ServiceStatus: "Fields of a service",
     IsolationStatus: "Fields of isolation",
+    PortStatus: "Fields of a port",
+    LeaseStatus: "Fields of a lease",
+    WindowStatus: "Fields of a window",
+    Alarm: "Fields of an alarm",
     Verdict: "Fields of a verdict",
     Finding: "Fields of a finding",
 }

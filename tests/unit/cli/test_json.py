@@ -28,10 +28,10 @@ def documents(group: click.Group, context: click.Context) -> Iterator[tuple[tupl
     """The words of each command, and what it says that it prints."""
     for name in group.list_commands(context):
         command = group.get_command(context, name)
+        if command is not None:
+            yield from (((name,), option.document) for option in command.params if isinstance(option, JsonOption))
         if isinstance(command, click.Group):
             yield from (((name, *words), kind) for words, kind in documents(command, context))
-        elif command is not None:
-            yield from (((name,), option.document) for option in command.params if isinstance(option, JsonOption))
 
 
 assert isinstance(cli, click.Group)
@@ -39,6 +39,7 @@ DOCUMENTS = dict(documents(cli, click.Context(cli)))
 ARGUMENTS = {
     ("start",): ["record"],
     ("stop",): ["record"],
+    ("uplink", "open"): ["results", "--for", "10m", "--reason", "results of the night"],
     ("plan", "check"): [str(PLAN)],
     ("plan", "show"): [str(PLAN)],
     ("plan", "simulate"): [str(PLAN)],
@@ -95,7 +96,10 @@ def test_every_document_has_a_name_and_a_meaning() -> None:
 def test_what_is_printed_is_what_the_command_declares(
     enclosure: FakeEnclosure, socket: Path, command: tuple[str, ...]
 ) -> None:
-    asking = command[0] in {"start", "stop", "restore", "shutdown"}
+    asking = command[0] in {"start", "stop", "restore", "shutdown"} or command[0:2] in {
+        ("uplink", "open"),
+        ("uplink", "close"),
+    }
     found = printed(socket, *command, *ARGUMENTS.get(command, []), *(["--no-wait"] if asking else []))
     assert found
     for document in found:

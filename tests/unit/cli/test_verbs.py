@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -244,7 +245,7 @@ def test_a_slip_is_answered_with_what_was_meant(tmp_path: Path, arguments: list[
 
 
 def test_the_list_of_verbs_cuts_none_of_them_short(tmp_path: Path) -> None:
-    for group in ([], ["plan"]):
+    for group in ([], ["plan"], ["uplink"]):
         shown = run(tmp_path, *group, "--help").stdout
         assert "..." not in shown.partition("Commands:")[2]
 
@@ -275,6 +276,7 @@ def test_the_environment_names_the_socket_and_the_option_wins(path: Path, tmp_pa
 def test_status_starts_without_the_heavy_libraries(path: Path) -> None:
     program = """
 import sys
+import tomllib
 from cleanroomd.cli.verbs import cli
 try:
     cli(["status"])
@@ -345,3 +347,17 @@ def test_a_live_status_leaves_the_terminal_as_it_was(path: Path, ending: signal.
             assert process.stderr.read() == ""
     finally:
         os.close(ours)
+
+
+def test_what_was_denied_is_printed_as_lines_of_a_plan(enclosure: FakeEnclosure, path: Path) -> None:
+    printed = run(path, "isolation", "learn")
+    assert printed.exit_code == 0
+    (flow,) = tomllib.loads(printed.stdout)["flow"]
+    assert flow == {"from": "workstations", "to": "imaging", "tcp": [4242]}
+    assert "# 12 packets denied: tcp 4242 (12)\n[[flow]]\n" in printed.stdout
+    assert "#   3 packets: imaging asked 192.0.2.1" in printed.stdout
+    assert json.loads(run(path, "isolation", "learn", "--json").stdout)["flows"][0]["to"] == "imaging"
+    enclosure.refusal = CleanroomError("cannot learn flows: the plan and the vault are signed", "while staging")
+    refused = run(path, "isolation", "learn")
+    assert refused.exit_code == 1
+    assert refused.stderr == "cannot learn flows: the plan and the vault are signed\n  while staging\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 from cleanroomd.control.credentials import Credentials
 from cleanroomd.control.server import ControlServer
 from cleanroomd.errors import CleanroomError
+from cleanroomd.model.lesson import Lesson, ProposedFlow
 from cleanroomd.model.status import (
     IsolationStatus,
     RunState,
@@ -18,6 +19,15 @@ from cleanroomd.model.status import (
     Status,
     Verdict,
     VerdictKind,
+)
+from cleanroomd.model.verification import (
+    Denied,
+    EndpointKind,
+    EndpointView,
+    IsolationView,
+    Relation,
+    TriedRelation,
+    Verification,
 )
 
 SERVICE = ServiceStatus(
@@ -70,6 +80,45 @@ STATUS = Status(
     unsealed=False,
 )
 
+LESSON = Lesson(
+    flows=(ProposedFlow("workstations", "imaging", (4242,), (), 12, "tcp 4242 (12)"),),
+    others=("3 packets: imaging asked 192.0.2.1 for udp 53, which is no service and in no zone",),
+)
+
+VIEW = IsolationView(
+    proven=True,
+    problem="",
+    generation=41,
+    endpoints=(
+        EndpointView("enclosure", EndpointKind.ENCLOSURE, interface="", address="", dark=False),
+        EndpointView("uplink", EndpointKind.PORT, interface="up0", address="", dark=True),
+        EndpointView("workstations", EndpointKind.ZONE, interface="care", address="10.77.0.0/24", dark=False),
+        EndpointView("imaging", EndpointKind.MACHINE, interface="tap-imaging", address="10.1.20.14", dark=False),
+    ),
+    relations=(
+        Relation("workstations", "imaging", ("tcp 4242, 8042",), ("workstations to imaging, tcp 4242",), packets=12),
+    ),
+    denied=(Denied("from imaging to uplink", packets=3),),
+    foreign_tables=(),
+)
+
+VERIFIED = Verification(
+    ok=True,
+    generation=41,
+    digest="ab" * 32,
+    seconds=0.3,
+    packets=1761,
+    flows=2,
+    differences=(),
+    surroundings=(),
+    relations=(
+        TriedRelation("workstations", "imaging", ("tcp 4242, 8042",), flows=2, untried=0, forbidden=93, mismatches=0),
+        TriedRelation("imaging", "uplink", (), flows=0, untried=0, forbidden=82, mismatches=0),
+    ),
+    mismatches=(),
+    unnamed=0,
+)
+
 
 def with_service(status: Status, name: str, state: ServiceState, **changes: object) -> Status:
     """`status` with one service in another state, one second later."""
@@ -88,6 +137,7 @@ class FakeEnclosure:
         self.entries = entries
         self.asked: list[str] = []
         self.refusal: CleanroomError | None = None
+        self.verification = VERIFIED
         self.answers: list[Status] = []
         self.subscribers: set[asyncio.Queue[Status]] = set()
         self.changed = asyncio.Event()
@@ -128,6 +178,25 @@ class FakeEnclosure:
 
     async def shutdown(self) -> str:
         return self._request("shutdown")
+
+    async def open_uplink(self, window: str, seconds: float, reason: str, author: str) -> str:
+        return self._request(f"open {window} for {seconds:g} s as {author}: {reason}")
+
+    async def close_uplink(self, window: str | None, author: str) -> str:
+        return self._request(f"close {window or 'everything'} as {author}")
+
+    def isolation(self) -> IsolationView:
+        return VIEW
+
+    def learn(self) -> Lesson:
+        if self.refusal is not None:
+            raise self.refusal
+        return LESSON
+
+    async def verify_isolation(self) -> Verification:
+        if self.refusal is not None:
+            raise self.refusal
+        return self.verification
 
     async def journal(
         self, *, follow: bool, last: int | None = None, service: str = ""

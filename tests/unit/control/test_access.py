@@ -17,7 +17,7 @@ from cleanroomd.control.access import (
     who_may,
 )
 
-READING = {Verb.STATUS, Verb.JOURNAL}
+READING = {Verb.STATUS, Verb.JOURNAL, Verb.ISOLATION, Verb.VERIFY}
 
 ROOT = Peer(uid=0, pid=1)
 DAEMON = Peer(uid=990, pid=1, owner=True)

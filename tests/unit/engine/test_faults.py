@@ -271,6 +271,13 @@ class FakeWriter:
     def generation(self) -> int:
         return 1
 
+    def foreign_tables(self) -> frozenset[str]:
+        return frozenset()
+
+    @property
+    def port(self) -> int:
+        return 7
+
     def close(self) -> None:
         self.closed = True
 
@@ -303,6 +310,8 @@ def writers(monkeypatch: pytest.MonkeyPatch) -> list[FakeWriter]:
 
     monkeypatch.setattr(isolating, "RuleWriter", writer)
     monkeypatch.setattr(isolating.links, "enable_forwarding", lambda: None)
+    # This network is nobody's to judge, and nobody's to put right.
+    monkeypatch.setattr(isolating.Guard, "look_around", lambda _self: None)
     return made
 
 
@@ -317,7 +326,7 @@ def test_the_last_copy_of_the_owning_socket_is_kept_while_there_is_no_keeper(
         return copies.pop()
 
     monkeypatch.setattr(isolating, "copy_of", copy_of)
-    control = IsolationControl(Path("keeper"), alarm=lambda _: None)
+    control = IsolationControl(Path("keeper"), alarm=lambda _, /, **_fields: None)
     control.apply(DENY_ALL)
     (writer,) = writers
     for _ in range(2):
@@ -345,7 +354,7 @@ def test_a_dead_keepers_successor_is_given_our_copy(writers: list[FakeWriter], m
 
     monkeypatch.setattr(isolating, "copy_of", copy_of)
     alarms: list[str] = []
-    control = IsolationControl(Path("keeper"), alarm=alarms.append)
+    control = IsolationControl(Path("keeper"), alarm=lambda text, /, **_fields: alarms.append(text))
     control.apply(DENY_ALL)
     first.gone = True
     control.check()
@@ -367,7 +376,7 @@ def test_a_tap_that_cannot_be_made_is_why_nothing_starts(monkeypatch: pytest.Mon
         raise IsolationError("cannot make tap tap-record: No such file or directory")
 
     monkeypatch.setattr(isolating.links, "make_tap", refuse)
-    control = IsolationControl(Path("keeper"), alarm=lambda _: None)
+    control = IsolationControl(Path("keeper"), alarm=lambda _, /, **_fields: None)
     with pytest.raises(IsolationError):
         control.make_tap("tap-record")
     assert control.problem == "cannot make tap tap-record: No such file or directory"

@@ -24,6 +24,7 @@ from cleanroomd.isolation.expressions import (
     Meta,
     MetaKey,
     Payload,
+    Record,
     Rule,
     SetMeta,
     Verdict,
@@ -127,7 +128,7 @@ class _Run:
                         verdict = self._lookup(name, register)
                         if decide:
                             return verdict
-                    case Count(_):
+                    case Count(_) | Record(_, _):
                         pass
                     case Decide(verdict):
                         return verdict

@@ -350,3 +350,47 @@ def test_contradictions_are_refused() -> None:
 def test_a_taps_own_mac_is_unicast_stable_and_its_own() -> None:
     assert tap_mac("cr-img") == tap_mac("cr-img") != tap_mac("cr-db")
     assert int(tap_mac("cr-img")[:2], 16) & 0x03 == 0x02
+
+
+TAGGED = Posture(
+    ports=(
+        PortGuard("care", "care", "02:00:00:00:77:01", dark=False, tags=(30, 4094)),
+        PortGuard("care", "vlan30-care", "02:00:00:00:77:01", False, (IPv4Interface("10.1.30.1/24"),)),
+    )
+)
+
+
+some_tags = st.sampled_from([30, 0xE000 | 30, 4094, 31, 0]) | st.integers(0, 0xFFFF)
+
+
+def tagged(frame_: bytes, *tags: int, kind: int = VLAN) -> bytes:
+    """The frame with these tags, the outermost first."""
+    inner = frame_[12:]
+    for tag in reversed(tags):
+        inner = struct.pack(">HH", kind, tag) + inner
+    return frame_[:12] + inner
+
+
+@unhurried
+@given(st.lists(some_tags, max_size=2), st.sampled_from([IPV4, ARP, IPV6, 0x88A8]), st.booleans())
+def test_a_port_passes_the_tags_of_its_zones_and_of_two_tags_none(tags: list[int], ethertype: int, out: bool) -> None:
+    """In either direction; the priority in the upper bits does not matter, and nothing untagged passes there."""
+    rules = compile_posture(TAGGED)
+    data = frame(
+        IPv4Address("10.1.30.50"), IPv4Address("10.1.30.1"), 6, (1, 2), mac="02:00:00:00:77:01", ethertype=ethertype
+    )
+    if ethertype == ARP:
+        data = data[:14] + struct.pack(">HHBBH", 1, IPV4, 6, 4, 1) + data[6:12] + bytes(14)
+    packet = Packet(tagged(data, *tags), "" if out else "care", "care" if out else "", mark=MARK)
+    point = HookPoint.EGRESS if out else HookPoint.INGRESS
+    allowed = len(tags) == 1 and tags[0] & 0xFFF in (30, 4094) and ethertype in (IPV4, ARP)
+    assert (passes(rules, point, packet) is not None) is allowed
+
+
+def test_nothing_tagged_leaves_without_the_mark_or_in_another_name() -> None:
+    rules = compile_posture(TAGGED)
+    own = frame(IPv4Address("10.1.30.1"), IPv4Address("10.1.30.50"), 6, (1, 2), mac="02:00:00:00:77:01")
+    other = frame(IPv4Address("10.1.30.1"), IPv4Address("10.1.30.50"), 6, (1, 2), mac="02:00:00:00:77:09")
+    for data, mark, leaves in ((own, MARK, True), (own, 0, False), (other, MARK, False)):
+        packet = Packet(tagged(data, 30), "", "care", mark=mark)
+        assert (passes(rules, HookPoint.EGRESS, packet) is not None) is leaves

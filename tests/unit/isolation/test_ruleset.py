@@ -122,8 +122,8 @@ def test_a_rule_is_described_on_one_line() -> None:
     chain = table.chain("forward")
     assert chain is not None
     assert [describe(rule) for rule in chain.rules] == [
-        "meta nfproto -> r0; r0 != 0x02; count forward; drop",
-        f"ct state -> r0; r0 &= 0x{(1).to_bytes(4, sys.byteorder).hex()}; r0 != 0x00000000; count forward; drop",
+        "meta nfproto -> r0; r0 != 0x02; count forward; goto denied",
+        f"ct state -> r0; r0 &= 0x{(1).to_bytes(4, sys.byteorder).hex()}; r0 != 0x00000000; count forward; goto denied",
         "meta iifname -> r0; meta oifname -> r4; r0.. decides by @forward",
-        "count forward",
+        "count forward; goto denied",
     ]

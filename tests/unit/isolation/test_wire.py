@@ -102,7 +102,8 @@ def test_an_unknown_expression_is_never_written() -> None:
 @pytest.mark.parametrize(
     ("kind", "payload", "words"),
     [
-        (4, struct.pack(">Q", 5000), "attribute 4"),
+        (4, struct.pack(">Q", 5000), "attribute 5"),
+        (5, struct.pack(">Q", 5000), "attribute 5"),
         (3, struct.pack(">I", 1), "flags"),
         (9, b"counter\0", "attribute 9"),
         (10, encode.attribute(1, b"\2\0\0\0"), "attribute 10"),
@@ -127,7 +128,7 @@ def test_a_hook_that_the_policy_never_uses_is_odd(hook: bytes) -> None:
     assert decode.chain(Family.INET, chain).oddity
 
 
-@pytest.mark.parametrize("more", [number(3, 0x10), encode.attribute(11, bytes(8)), encode.attribute(17, b"\1")])
+@pytest.mark.parametrize("more", [number(3, 0x20), encode.attribute(11, bytes(8)), encode.attribute(17, b"\1")])
 def test_a_set_that_does_more_than_hold_keys_is_odd(more: bytes) -> None:
     plain = encode.attribute(2, b"flows\0") + number(4, 12) + number(5, 1)
     assert decode.set_head(plain).oddity == ""

@@ -12,6 +12,7 @@ import pytest
 from cleanroomd.errors import IsolationError
 from cleanroomd.keeper import server
 from cleanroomd.keeper.client import owning_socket
+from cleanroomd.keeper.deadline import Deadline
 from cleanroomd.keeper.tables import NETLINK_NETFILTER
 
 
@@ -20,7 +21,8 @@ def serving(path: Path, handed_out: socket.socket) -> Iterator[None]:
     """A keeper without tables, in a thread."""
     stop, alarm = socket.socketpair()
     with stop, alarm, server.place(path) as listener:
-        thread = threading.Thread(target=server.serve, args=(listener, handed_out, stop))
+        closing = Deadline(path.with_name("deadline"))
+        thread = threading.Thread(target=server.serve, args=(listener, handed_out, stop, closing))
         thread.start()
         try:
             yield

@@ -10,6 +10,12 @@ from cleanroomd.plan.load import parse
 from cleanroomd.plan.problems import PlanError, Problem
 from tests.unit.plan.writer import Raw, Writer, unhurried
 
+FLOW_OF_A_THOUSAND = f"""
+[[flow]]
+from = "imaging"
+to = "identity"
+tcp = {list(range(1, 1001))}
+"""
 BASE = """\
 [enclosure]
 name = "Test"
@@ -343,6 +349,11 @@ MISTAKES: list[tuple[str, str, *tuple[tuple[str, str], ...]]] = [
     ('from = "workstations"', 'from = "imaging"',
      ("flow[0].to", '"imaging" is where the flow comes from; name its other end')),
     ("tcp = [104]\n", "", ("flow[0]", "opens no port; write for example tcp = [443]")),
+    ("tcp = [104]", f"tcp = {list(range(1, 1001))}\nudp = {list(range(1, 26))}",
+     ("flow[0]", ("opens 1025 ports, which keeps next to nothing apart; name the 1024 at most that the service "
+                  "listens on, and narrow its range of dynamic ports if it has one"))),
+    ("tcp = [104]", f"tcp = {list(range(1, 1001))}" + FLOW_OF_A_THOUSAND * 100,
+     ("flow", "all flows together open 101000 ports; 100000 at most can be proven in time")),
     ("tcp = [104]", 'tcp = ["8000-8010"] #!',
      ("flow[0].tcp[0]", '"8000-8010" is no whole number; write for example tcp = [4242, 8042]')),
     # Windows.

@@ -1,15 +1,20 @@
 """Random recovery plans and what is observed of an enclosure, for hypothesis."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface
 
 from hypothesis import strategies as st
 
+from cleanroomd.model.listening import Found
 from cleanroomd.model.observed import Capacity, DiskFacts, Interface, Observed
-from cleanroomd.model.plan import Disk, Enclosure, Flow, Plan, Port, Service, StartKind, TcpProbe, Zone
+from cleanroomd.model.plan import Disk, Enclosure, Flow, Plan, Port, Service, StartKind, TcpProbe, Window, Zone
 
 MIB = 1 << 20
-CARE = Interface("care0", "52:54:00:00:00:02")
+CARE = Interface("care0", "52:54:00:00:00:02", up=True, carrier=True, found=Found())
+"""Its cable was listened to, and found clean."""
 UPLINK = Interface("uplink0", "52:54:00:00:00:01")
+OUTSIDE = IPv4Interface("192.168.40.50/24")
+DEVICES = Zone("devices", "care", IPv4Interface("10.78.0.1/24"), vlan=30)
 
 
 def service(
@@ -46,7 +51,7 @@ def service(
 def plan(*services: Service, flows: tuple[Flow, ...] = ()) -> Plan:
     return Plan(
         enclosure=Enclosure("test"),
-        ports=(Port("uplink", mac=UPLINK.mac), Port("care", mac=CARE.mac)),
+        ports=(Port("uplink", mac=UPLINK.mac, address=OUTSIDE), Port("care", mac=CARE.mac)),
         zones=(Zone("workstations", "care", IPv4Interface("10.77.0.1/24")),),
         services=services,
         flows=flows,
@@ -61,6 +66,17 @@ def observed(of: Plan, *, memory: int = 1 << 40, slots: int = 2) -> Observed:
         interfaces=(CARE, UPLINK),
         disks={disk.name: DiskFacts(disk.name) for each in of.services for disk in each.disks},
     )
+
+
+def windows(names: list[str]) -> st.SearchStrategy[tuple[Window, ...]]:
+    """Towards two hosts behind the uplink, from services and from a zone, of different lengths."""
+    hosts = st.sampled_from([IPv4Address("192.168.40.10"), IPv4Address("192.168.40.11")])
+    lengths = st.sampled_from([60.0, 300.0])
+
+    def window(name: str, origins: list[str]) -> st.SearchStrategy[Window]:
+        return st.builds(Window, st.just(name), st.sampled_from(origins), hosts, st.just((2575,)), lengths)
+
+    return st.tuples(window("results", names), window("images", names), window("zone", ["workstations"]))
 
 
 @st.composite
@@ -89,16 +105,19 @@ def plans(draw: st.DrawFn, *, largest: int = 8, warm: bool = False) -> Plan:
             )
         )
     order = draw(st.permutations(made))
+    tagged = draw(st.booleans())
     names = [each.name for each in made]
+    zones = ["devices"] if tagged else []
     flows = draw(
         st.lists(
             st.builds(
                 lambda origin, to, port: Flow(origin, to, tcp=(port,)),
-                st.sampled_from(["workstations", *names]),
+                st.sampled_from(["workstations", *zones, *names]),
                 st.sampled_from(names),
                 st.integers(1, 65535),
             ).filter(lambda flow: flow.origin != flow.to),
             max_size=6,
         )
     )
-    return plan(*order, flows=tuple(flows))
+    made_plan = replace(plan(*order, flows=tuple(flows)), windows=draw(windows(names)))
+    return replace(made_plan, zones=(*made_plan.zones, DEVICES)) if tagged else made_plan

@@ -6,15 +6,19 @@ checked at that moment (`check_*`), in the words of the design.
 """
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from cleanroomd.engine.apply import LongStep
+from cleanroomd.model.listening import Heard
 from cleanroomd.model.observed import (
     Capacity,
+    Deadline,
     DiskFacts,
     Failure,
     Fallback,
     Intent,
+    Interface,
+    Lease,
     MachineFacts,
     MachinePhase,
     Observed,
@@ -23,16 +27,20 @@ from cleanroomd.model.observed import (
     WarmFacts,
 )
 from cleanroomd.model.plan import Plan, StartKind
+from cleanroomd.model.posture import Posture
 from cleanroomd.model.status import RunState, ServiceState
 from cleanroomd.model.steps import (
     ApplyRules,
     DeclareReady,
     FailAttempt,
     FallBack,
+    HoldDeadline,
     LaunchMachine,
     MakeTap,
+    MakeZoneLink,
     RunMachine,
     SetAside,
+    SetLink,
     Step,
     StopMachine,
 )
@@ -42,11 +50,20 @@ from cleanroomd.restore.reconcile import Round, reconcile
 from cleanroomd.restore.rehearsal import outcome
 from cleanroomd.restore.report import report, run_state
 
-from .plans import observed
+from .plans import UPLINK, observed
 
 RETRY = 2.0
 SETTLED = {RunState.RESTORED, RunState.DEGRADED, RunState.HALTED, RunState.STOPPED}
 ENDING = FailAttempt | FallBack | StopMachine
+
+
+@dataclass
+class Cable:
+    quiet_since: float | None
+    """When it was plugged in, or a stranger was heard last; None while nothing is plugged in."""
+    foreign: bool = False
+    """It leads to a network of somebody else, and that was heard."""
+    opened: bool = True
 
 
 class Enclosure:
@@ -73,6 +90,13 @@ class Enclosure:
         """The plan in force when the step of a service that is under way began."""
         self.fallbacks: dict[str, int] = {}
         self.failures: dict[str, int] = {}
+        self.keeper = True
+        """The keeper lives; what it holds is `promised`."""
+        self.promised: Deadline | None = None
+        self.leased: dict[str, float] = {}
+        """Window -> the end that its lease was opened with."""
+        self.cable = Cable(quiet_since=self.seen.now)
+        """The truth about what is plugged into the care port."""
 
     # What happens -----------------------------------------------------------------------------------------------
 
@@ -83,9 +107,11 @@ class Enclosure:
             self.check_turn(turn)
             if not turn.steps:
                 assert reconcile(self.outline, self.seen).steps == (), "replanning after apply is empty"
+                self.check_uplink(settled=True)
                 return turn
             for step in turn.steps:
                 self.take(step)
+                self.check_uplink()
         raise AssertionError(f"no end of steps: {turn.steps}")
 
     def take(self, step: Step) -> None:
@@ -97,10 +123,18 @@ class Enclosure:
         elif isinstance(step, ApplyRules) and self.rng.random() < self.faults / 2:
             problem = {"proof": None, "isolation_problem": "cannot apply", "rules_retry_at": self.seen.now + RETRY}
             self.seen = replace(self.seen, **problem)  # type: ignore[arg-type]
+        elif isinstance(step, HoldDeadline) and (not self.keeper or self.rng.random() < self.faults / 2):
+            self.seen = replace(self.seen, deadline=None, deadline_retry_at=self.seen.now + RETRY)
         else:
             self.become(outcome(self.outline, step, self.seen))
+            if isinstance(step, SetLink) and self.cable.quiet_since is None and self.care().carrier:
+                self.see_care(carrier=False)
             if isinstance(step, ApplyRules):
-                self.seen = replace(self.seen, isolation_problem="")
+                # A daemon that connects to its keeper asks what that one holds.
+                held = self.promised if self.keeper else None
+                self.seen = replace(self.seen, isolation_problem="", deadline=self.seen.deadline or held)
+            if isinstance(step, HoldDeadline):
+                self.promised = self.seen.deadline
 
     def become(self, after: Observed) -> None:
         self.check_overlays(self.seen, after)
@@ -165,7 +199,12 @@ class Enclosure:
             for name, machine in self.seen.machines.items()
             if machine.phase is not MachinePhase.DEAD
         }
-        self.seen = replace(self.seen, machines=machines, probes={}, watched=frozenset(), proof=None, busy={})
+        self.seen = replace(self.seen, machines=machines, probes={}, watched=frozenset(), proof=None, busy={}, heard={})
+        self.seen = replace(self.seen, deadline=None, isolation_problem="")
+        if not self.cable.opened and self.cable.quiet_since is not None:
+            self.cable.quiet_since = self.seen.now
+        if self.care().up and self.care().carrier:
+            self.seen = replace(self.seen, heard={"care0": Heard(self.care().carrier_changes, self.seen.now)})
 
     def break_off(self, name: str) -> None:
         """Each step leaves what it had done when the daemon was killed."""
@@ -200,6 +239,13 @@ class Enclosure:
         self.restart()
         self.failures.clear()
         self.fallbacks.clear()
+        self.keeper, self.promised = True, None
+        self.darken(UPLINK.name)
+        self.seen = replace(self.seen, leases={}, deadline=None)
+        self.seen = replace(self.seen, interfaces=tuple(each for each in self.seen.interfaces if each.vlan is None))
+        self.see_care(carrier=False, up=False)
+        # Plugged in or not: it is found when the port comes up.
+        self.cable = Cable(self.seen.now, opened=False)
         self.seen = replace(
             self.seen, machines={}, taps=frozenset(), failures={}, fallbacks={}, intents={}, power_on=self.seen.now
         )
@@ -224,6 +270,88 @@ class Enclosure:
     def lose_disk(self, name: str, *, lost: bool) -> None:
         problem = "cannot be read: Input/output error" if lost else ""
         self.seen = replace(self.seen, disks={**self.seen.disks, name: DiskFacts(name, problem)})
+
+    def unplug(self) -> None:
+        self.log.append(f"{self.seen.now:.1f} cable out")
+        self.cable = Cable(None, opened=False)
+        self.see_care(carrier=False)
+
+    def plug(self) -> None:
+        """Another cable, or the same one in another place."""
+        self.log.append(f"{self.seen.now:.1f} cable in")
+        self.cable = Cable(self.seen.now, opened=False)
+        self.see_care(carrier=True)
+        changes = self.care().carrier_changes
+        self.seen = replace(self.seen, heard={"care0": Heard(changes, self.seen.now)} if self.care().up else {})
+
+    def hear(self, *, router: bool) -> None:
+        heard = self.seen.heard.get("care0")
+        if heard is None or not self.care().carrier or heard.carrier_changes != self.care().carrier_changes:
+            return
+        self.log.append(f"{self.seen.now:.1f} hears {'a router' if router else 'a stranger'}")
+        if router:
+            self.cable.foreign = True
+            self.seen = replace(self.seen, heard={"care0": replace(heard, router="a router")})
+        else:
+            self.cable.quiet_since = self.seen.now
+            changed = replace(heard, stranger="a stranger", stranger_at=self.seen.now)
+            self.seen = replace(self.seen, heard={"care0": changed})
+
+    def care(self) -> Interface:
+        return next(each for each in self.seen.interfaces if each.name == "care0")
+
+    def see_care(self, *, carrier: bool, up: bool | None = None) -> None:
+        """The kernel sees a change of the carrier, and what listening found of the cable before is void."""
+        before = self.care()
+        after = replace(
+            before,
+            up=before.up if up is None else up,
+            carrier=carrier,
+            carrier_changes=before.carrier_changes + 1,
+            found=None,
+        )
+        others = (each for each in self.seen.interfaces if each.name != "care0")
+        self.seen = replace(self.seen, interfaces=(after, *others), heard={})
+
+    def lease(self, window: str, seconds: float) -> None:
+        """As the operator does: refused while one is open."""
+        self.log.append(f"{self.seen.now:.1f} lease of {window} for {seconds}")
+        if window not in self.seen.leases:
+            until = round(self.seen.now + seconds, 3)
+            self.leased[window] = until
+            lease = Lease(window, self.seen.now, until, "because", "somebody")
+            self.seen = replace(self.seen, leases={**self.seen.leases, window: lease})
+
+    def close(self, window: str) -> None:
+        self.log.append(f"{self.seen.now:.1f} close {window}")
+        self.seen = replace(self.seen, leases={key: each for key, each in self.seen.leases.items() if key != window})
+
+    def lose_keeper(self) -> None:
+        """It ends, and what it holds stays in its file."""
+        self.log.append(f"{self.seen.now:.1f} the keeper {'ends' if self.keeper else 'begins'}")
+        self.keeper = not self.keeper
+        self.seen = replace(self.seen, deadline=self.promised if self.keeper else None, deadline_retry_at=0.0)
+        self.keep()
+
+    def pass_time(self, seconds: float) -> None:
+        self.seen = replace(self.seen, now=self.seen.now + seconds)
+        self.keep()
+
+    def keep(self) -> None:
+        """The keeper does what is due, whoever else is dead."""
+        due = self.promised
+        if not self.keeper or due is None or self.seen.now < due.until:
+            return
+        self.log.append(f"{self.seen.now:.1f} the keeper takes {due.interface} down")
+        self.darken(due.interface)
+        self.promised = None
+
+    def darken(self, interface: str) -> None:
+        dark = tuple(
+            replace(each, up=False, addresses=frozenset()) if each.name == interface else each
+            for each in self.seen.interfaces
+        )
+        self.seen = replace(self.seen, interfaces=dark)
 
     def change_rules(self) -> None:
         """Somebody else did."""
@@ -317,8 +445,9 @@ class Enclosure:
                     if allowance.origin:
                         assert self.is_ready(owners[allowance.target]), "flows only at ready"
                         assert seen.overlays[owners[allowance.target]].opened
+                self.check_ports(posture)
+                self.check_passages(posture)
                 assert len(set(owners)) == len(posture.taps)
-                assert all(port.dark for port in posture.ports if port.role == "uplink")
             case StopMachine(service=name):
                 wanted = seen.intents.get(name) is Intent.STOP or name not in outline.services
                 assert wanted, "a verdict never stops a service that can run"
@@ -338,8 +467,70 @@ class Enclosure:
                     assert machine.ready_at is None, "what was ready is never ended for its silence"
                 if isinstance(step, FailAttempt) and machine is not None and machine.start is StartKind.WARM:
                     assert machine.ready_at is not None or seen.overlays[name].opened, "a warm start falls back"
-            case MakeTap(interface=interface):
+            case MakeTap(interface=interface) | MakeZoneLink(interface=interface):
                 assert len(interface) <= 15
+            case SetLink(role="uplink", up=True):
+                self.check_opening(step)
+            case SetLink(addresses=addresses):
+                assert not addresses or (seen.proof is not None and self.cable.opened and not self.cable.foreign)
+
+    def check_ports(self, posture: Posture) -> None:
+        """A port passes nothing, and has no address, before its cable was heard to be quiet."""
+        cable = self.cable
+        quiet = cable.quiet_since is not None and self.seen.now >= cable.quiet_since + 5.0
+        may_open = self.care().carrier and not cable.foreign and (cable.opened or quiet)
+        assert may_open or all(
+            port.dark and not port.addresses and not port.tags for port in posture.ports if port.role != "uplink"
+        )
+        shut = {port.interface for port in posture.ports if port.dark}
+        for allowance in posture.allowances:
+            assert not shut & {allowance.origin, allowance.target}, "no flow on a port that is not open"
+        cable.opened = cable.opened or any(not port.dark for port in posture.ports)
+
+    def check_passages(self, posture: Posture) -> None:
+        windows = {window.name: window for window in self.outline.plan.windows}
+        for passage in posture.passages:
+            name = passage.label.removeprefix("lease ").split(":")[0]
+            lease, window = self.seen.leases[name], windows[name]
+            assert not self.seen.drill, "never in a drill"
+            assert self.seen.now < passage.until <= self.leased[name] == lease.until, "its end never moves out"
+            assert passage.until <= lease.opened_at + window.longest + 0.001
+            assert passage.port in window.tcp
+            assert passage.destination.network_address == window.to
+        for port in posture.ports:
+            if port.role == "uplink":
+                assert port.dark is not bool(posture.passages), "the uplink is open for leases, and for nothing else"
+                assert set(port.peers) == {passage.destination for passage in posture.passages}
+        assert not any(UPLINK.name in (each.origin, each.target) for each in posture.allowances)
+
+    def check_opening(self, step: SetLink) -> None:
+        """The uplink comes up last: under proven rules with passages, and a keeper that holds their end."""
+        proof = self.seen.proof
+        assert proof is not None, "never without proven rules"
+        assert not self.seen.isolation_problem
+        assert proof.posture.passages, "never without a lease"
+        assert self.keeper, "never without a keeper"
+        assert self.promised is not None
+        assert self.promised.interface == step.interface
+        assert self.seen.deadline == self.promised, "and said so"
+        assert self.promised.until <= max(passage.until for passage in proof.posture.passages)
+        assert step.until is not None
+        assert self.seen.now < step.until <= max(lease.until for lease in self.seen.leases.values())
+
+    def check_uplink(self, *, settled: bool = False) -> None:
+        (link,) = (each for each in self.seen.interfaces if each.name == UPLINK.name)
+        assert link.up is bool(link.addresses), "no address without a link, and no link without one"
+        if not settled or not link.up:
+            return
+        proof = self.seen.proof
+        assert proof is not None, "an uplink that is up is so under proven rules"
+        assert proof.posture.passages
+        ends = [lease.until for lease in self.seen.leases.values()]
+        assert self.seen.now < max(ends), "no link outlives its leases"
+        assert self.keeper, "nor its keeper"
+        assert self.promised is not None
+        assert self.seen.now < self.promised.until == max(passage.until for passage in proof.posture.passages)
+        assert self.promised.until <= max(ends)
 
     def check_warm(self, step: LaunchMachine) -> None:
         name = step.service

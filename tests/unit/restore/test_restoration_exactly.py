@@ -42,7 +42,7 @@ def disturb(world: Enclosure, other: Plan) -> None:
     idle = [name for name in alive if name not in seen.busy]
     names = list(world.outline.services)
     disks = list(seen.disks)
-    match rng.randrange(20):
+    match rng.randrange(30):
         case 0 | 1 | 2 | 3 | 4 | 5 if seen.busy:
             world.finish(rng.choice(list(seen.busy)), well=rng.random() > world.faults)
         case 6 | 7 | 8 | 9 if running:
@@ -66,8 +66,20 @@ def disturb(world: Enclosure, other: Plan) -> None:
             world.change_rules()
         case 17 if rng.random() < 0.3:
             world.take_plan(other)
+        case 20:
+            world.plug()
+        case 21:
+            world.unplug()
+        case 22 | 23:
+            world.hear(router=rng.random() < 0.3)
+        case 24 | 25 | 26:
+            world.lease(rng.choice(["results", "images", "zone", "gone"]), rng.choice([5.0, 60.0, 300.0]))
+        case 27:
+            world.close(rng.choice(["results", "images", "zone"]))
+        case 28:
+            world.lose_keeper()
         case _:
-            world.seen = replace(seen, now=seen.now + rng.choice([0.1, 1.0, 5.0, 40.0, 400.0]))
+            world.pass_time(rng.choice([0.1, 1.0, 5.0, 40.0, 400.0]))
 
 
 @settings(max_examples=120, phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink])
