@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 from cleanroomd.errors import Exit, IsolationError
+from cleanroomd.keeper import store
 from cleanroomd.keeper.deadline import Deadline
 from cleanroomd.keeper.server import place, serve, stop_signals, taken_over
+from cleanroomd.keeper.tables import owns_tables
 
 PROG = "python -m cleanroomd.keeper"
 DESCRIPTION = "Own the firewall's rule tables, so that they stay in force when the daemon ends."
@@ -34,9 +36,12 @@ def main() -> int:
     try:
         with stop_signals() as stop, place(arguments.socket) as listener:
             closing = Deadline(arguments.socket.with_name(arguments.socket.name + ".deadline"))
-            owning = taken_over(listener, stop, closing)
+            kept = _kept()
+            owning = kept or taken_over(listener, stop, closing)
             if owning is not None:
                 with owning:
+                    if kept is None:
+                        store.store(owning)
                     _announce(arguments.ready_fd)
                     serve(listener, owning, stop, closing)
     except IsolationError as error:
@@ -48,16 +53,21 @@ def main() -> int:
     return Exit.DONE
 
 
+def _kept() -> socket.socket | None:
+    """The owning socket from the service manager, which held it while there was no keeper."""
+    kept = store.stored()
+    if kept is None or owns_tables(kept):
+        return kept
+    kept.close()
+    return None
+
+
 def _announce(ready_fd: int | None) -> None:
     """Tell whoever started us, in each way it asked for: a line, or sd_notify(3)'s datagram."""
     if ready_fd is not None:
         with os.fdopen(ready_fd, "w") as ready:
             ready.write("READY\n")
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        abstract = "\0" + address[1:] if address.startswith("@") else address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.sendto(b"READY=1\nSTATUS=The rule tables are owned", abstract)
+    store.notify("READY=1\nSTATUS=The rule tables are owned")
 
 
 if __name__ == "__main__":

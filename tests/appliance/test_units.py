@@ -83,6 +83,27 @@ def test_a_keeper_that_dies_comes_back_and_the_daemon_stays(fresh: Container) ->
     assert main_pid(fresh) == daemon
 
 
+def test_keeper_and_daemon_may_die_at_one_moment_and_nobody_can_touch_the_rules(fresh: Container) -> None:
+    """systemd holds the owning socket meanwhile: a flush of everything skips the tables, a delete is refused."""
+    rules = _tables(fresh)
+    for unit in (KEEPER, DAEMON):
+        fresh.run("mkdir", "-p", f"/run/systemd/system/{unit}.d")
+        fresh.run("sh", "-c", f"printf '[Service]\\nRestartSec=5\\n' >/run/systemd/system/{unit}.d/late.conf")
+    fresh.systemctl("daemon-reload")
+    assert fresh.property(KEEPER, "NFileDescriptorStore") == "1"
+    fresh.systemctl("kill", "--signal=KILL", "--kill-whom=main", KEEPER, DAEMON)
+    eventually(lambda: not main_pid(fresh, KEEPER) and not main_pid(fresh), "both are dead", fresh)
+    _nft(fresh, "flush", "ruleset")
+    refused = _nft(fresh, "delete", "table", "inet", "cleanroom")
+    assert not main_pid(fresh, KEEPER), "the keeper was back too early for this to mean anything"
+    assert _tables(fresh) == rules
+    assert "Operation not permitted" in refused
+    eventually(lambda: fresh.property(DAEMON, "ActiveState") == "active", "both are back", fresh)
+    assert status(fresh)["isolation"]["proven"]
+    assert _tables(fresh) == rules
+    assert fresh.property(KEEPER, "NFileDescriptorStore") == "1"
+
+
 def test_a_daemon_that_stalls_is_killed_by_the_watchdog_and_comes_back_ready(fresh: Container) -> None:
     daemon = main_pid(fresh)
     assert fresh.property(DAEMON, "WatchdogUSec") == f"{WATCHDOG}s"
@@ -104,12 +125,16 @@ def test_a_daemon_that_is_killed_comes_back_ready(fresh: Container) -> None:
 
 
 def _tables(container: Container) -> str:
-    """The rule tables in the container's network, as nft of outside reads them."""
+    """The rule tables in the container's network."""
+    return _nft(container, "list", "tables")
+
+
+def _nft(container: Container, *command: str) -> str:
+    """What nft of outside says in the container's network, refusals included."""
     done = subprocess.run(
-        ["nsenter", f"--target={container.leader}", "--net", "nft", "list", "tables"],
+        ["nsenter", f"--target={container.leader}", "--net", "nft", *command],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
