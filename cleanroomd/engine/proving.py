@@ -19,6 +19,7 @@ _LOOK_EVERY = 60.0
 _VERIFY_EVERY = 900.0
 """Seconds; the twin takes less than a second of one processor, at low priority."""
 _NAMED = 3
+_ATTEMPTS = 4
 
 
 class Prover:
@@ -101,13 +102,19 @@ class Prover:
     async def _run(self, plan: Plan) -> Verification:
         async with self._one_at_a_time:
             self._next = None
-            proof, writer = self._isolation.proof, self._isolation.writer
-            if proof is None or writer is None:
-                cause = self._isolation.problem or "no rules of this daemon are in force"
-                raise IsolationError(
-                    f"cannot verify: {cause}", "`cleanroomctl status` says what is being done about it"
-                )
-            return await verify_apart(Request(proof.posture, writer.port, zone_names(plan)))
+            for _ in range(_ATTEMPTS):
+                proof, writer = self._isolation.proof, self._isolation.writer
+                if proof is None or writer is None:
+                    cause = self._isolation.problem or "no rules of this daemon are in force"
+                    raise IsolationError(
+                        f"cannot verify: {cause}", "`cleanroomctl status` says what is being done about it"
+                    )
+                found = await verify_apart(Request(proof.posture, writer.port, zone_names(plan)))
+                newest = self._isolation.proof
+                if found.ok or (newest is not None and newest.posture == proof.posture):
+                    return found
+                # What was read was compared with a posture that had passed by then.
+            raise IsolationError("cannot verify: the rules keep changing", "try again once the services are ready")
 
 
 def _summary(found: Verification) -> str:

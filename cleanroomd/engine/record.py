@@ -87,7 +87,9 @@ class Record:
 
     def drop_lease_soon(self, window: str) -> None:
         """For the loop, which waits for no disk; a lease that is over opens nothing for a daemon that finds it."""
-        task = asyncio.get_running_loop().create_task(self.drop_leases((window,)))
+        if self.leases.pop(window, None) is None:
+            return
+        task = asyncio.get_running_loop().create_task(self._write_leases())
         self._afterwards.add(task)
         task.add_done_callback(self._afterwards.discard)
 

@@ -12,8 +12,9 @@ from cleanroomd.keeper.server import HELD, WANTED, peer_pid, peer_uid, received_
 from cleanroomd.keeper.tables import NETLINK_NETFILTER
 from cleanroomd.model.observed import Deadline
 
-_SECONDS = 5.0
-_DEADLINE_SECONDS = 1.0
+_SECONDS = 1.0
+_DEADLINE_SECONDS = 0.5
+"""The daemon's loop waits for these: a keeper that hangs must not hold up much else."""
 _MILLISECOND = 1_000_000
 _HINT = "start the keeper first: python -m cleanroomd.keeper --socket PATH"
 

@@ -18,7 +18,7 @@ from cleanroomd.keeper.tables import OwnedElsewhereError, own_tables, owns_table
 BACKLOG = 8
 HELD, WANTED = b"1", b"0"
 """What a keeper says first: a copy of the owning socket comes with this, or it asks its client for one."""
-_CLIENT_SECONDS = 1.0
+_CLIENT_SECONDS = 0.5
 _HANDOVER_SECONDS = 5.0
 """A daemon looks after its keeper every second."""
 _CLAIM_AGAIN = 0.25

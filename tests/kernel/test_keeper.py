@@ -17,6 +17,7 @@ from cleanroomd.isolation.netlink import RuleWriter
 from cleanroomd.isolation.policy import compile_posture
 from cleanroomd.isolation.ruleset import Family
 from cleanroomd.keeper.client import owning_socket
+from cleanroomd.keeper.tables import NETLINK_NETFILTER
 from cleanroomd.model.posture import DENY_ALL
 from tests.kernel import packets
 from tests.kernel.namespaces import Namespace
@@ -232,13 +233,17 @@ def test_its_socket_is_private(place: Path, world: World) -> None:
         assert stat.S_IMODE(place.stat().st_mode) == 0o600
 
 
-def test_it_tells_the_service_manager(place: Path, world: World) -> None:
+def test_the_service_manager_is_given_the_socket_and_told_when_it_is_owned(place: Path, world: World) -> None:
     manager = place.with_name("notify")
     arguments = ("-m", "cleanroomd.keeper", "--socket", str(place))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(manager))
         notified.settimeout(5)
         with started(world.enclosure, *arguments, environment={"NOTIFY_SOCKET": str(manager)}):
+            words, descriptors, _, _ = socket.recv_fds(notified, 256, 1)
+            assert b"FDSTORE=1" in words.splitlines()
+            with socket.socket(fileno=descriptors[0]) as held:
+                assert (held.family, held.proto) == (socket.AF_NETLINK, NETLINK_NETFILTER)
             assert b"READY=1" in notified.recv(256).splitlines()
 
 

@@ -77,7 +77,8 @@ def test_whatever_is_killed_everything_is_restored_once_and_nothing_written_is_l
         assert only_the_daemon["same since"], "a service is ready since another moment after the daemon came back"
         assert only_the_daemon["launches"] == ONCE
         assert only_the_daemon["boots"] == ONCE
-        assert set(only_the_daemon["started"].values()) == {1}
+        # A daemon that is killed between the first instruction and the entry for it leaves none; never two.
+        assert set(only_the_daemon["started"].values()) <= {1}
         assert only_the_daemon["failed attempts"] == []
         assert not any(only_the_daemon["missing"].values())
         assert only_the_daemon["left"] == {}

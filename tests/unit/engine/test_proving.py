@@ -167,3 +167,18 @@ def test_the_view_says_who_may_talk_and_what_was_denied() -> None:
 def test_a_view_without_a_proof_says_why() -> None:
     view = Prover(isolation(proof=None, problem="", writer=None)).view(PLAN)
     assert (view.proven, view.problem, view.relations) == (False, "the rules have not been proven", ())
+
+
+async def test_rules_that_change_meanwhile_are_asked_about_again(verifier: Verifier) -> None:
+    """What was read then is no fault of rules that had been replaced by others of ours."""
+    newer = replace(PROOF, posture=replace(POSTURE, ports=()), generation=8)
+    seen = isolation(writer=SimpleNamespace(port=42))
+    prover = Prover(seen)
+    wrong = replace(VERIFIED, ok=False, differences=("chain x is there and should not be",))
+    verifier.answer = wrong
+    asked = asyncio.create_task(prover.verify(PLAN))
+    await verifier.begun.acquire()
+    cast("Any", seen).proof = newer
+    verifier.go.set()
+    assert await asked == wrong
+    assert [request.posture for request in verifier.asked] == [POSTURE, newer.posture]
