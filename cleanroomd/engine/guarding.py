@@ -22,6 +22,8 @@ _SETTLES_IN = 5.0
 _WAKES_APART = 0.1
 """Seconds: a storm of events wakes the loop so often and no more."""
 _UNDONE_AT_ONCE = 50
+_TRY_AGAIN = 10.0
+"""Seconds until what stood after its undoing is undone again: an attempt is an event itself, and wakes the loop."""
 _NAMED = 3
 _NAMES = 10
 _LOOKED_UP = 20
@@ -37,8 +39,6 @@ class Guard:
 
     def __init__(self, tell: Tell) -> None:
         self.alarms = Alarms(tell)
-        self.breach = ""
-        """What can lead packets around the rules and could not be undone, in words."""
         self._wake: Callable[[str], None] | None = None
         self._seen: dict[Change, Process] = {}
         """Looked up while the process may still live; most live for a moment only."""
@@ -58,7 +58,17 @@ class Guard:
         self._indexes: Mapping[str, int] = {}
         self._standing: frozenset[str] = frozenset()
         self._vanished: set[str] = set()
+        self._undone: dict[Finding, float] = {}
+        """What stands although its undoing was tried, and when."""
+        self._around = ""
         self._tables: frozenset[str] = frozenset()
+        self._tables_told = False
+        self._leading = ""
+
+    @property
+    def breach(self) -> str:
+        """What can lead packets around the rules and could not be undone, in words."""
+        return self._leading or self._around
 
     @contextmanager
     def listening(self, wake: Callable[[str], None]) -> Iterator[None]:
@@ -84,8 +94,7 @@ class Guard:
 
         def links_changed() -> None:
             if self._links is not None and self._links.read():
-                for port in self._links.take_ports():
-                    self._movers[port] = behind_port(port)
+                self._look_up_movers(self._links.take_ports())
                 self._look_at = 0.0
                 soon("the network around the rules changed")
 
@@ -107,6 +116,11 @@ class Guard:
             if change.port != self._port and change not in self._seen and len(self._seen) < _LOOKED_UP:
                 self._seen[change] = look_up(change.pid, change.name)
 
+    def _look_up_movers(self, ports: Iterable[int]) -> None:
+        for port in ports:
+            if port not in self._movers and len(self._movers) < _LOOKED_UP:
+                self._movers[port] = behind_port(port)
+
     def wake_at(self, at: float) -> None:
         """Have the loop look again then; CLOCK_BOOTTIME seconds."""
         if self._wake is not None:
@@ -127,6 +141,7 @@ class Guard:
         if posture != self._posture or not self._settled_at:
             self._before, self._posture = self._posture if self._settled_at else None, posture
             self._settled_at = now() + _SETTLES_IN
+            self._undone.clear()
         self._indexes = surroundings.indexes(posture)
         self._look_at = 0.0
         self.alarms.settle(TAMPERED)
@@ -212,12 +227,17 @@ class Guard:
                 removed.append(table)
         for what in self._tables - {_table_left(left)}:
             self.alarms.settle(what)
+        self._tables_told = _table_left(left) in self._tables
         self._tables = frozenset({_table_left(left)} if left else ())
+        leading = sorted(left.keys() & surroundings.leading_tables()) if left else []
+        self._leading = (
+            f"rules of somebody else can lead packets around ours ({_names(leading)}): {_end(left)}" if leading else ""
+        )
         return removed, left
 
     def say(self, culprits: Counter[Process], removed: list[str], left: Mapping[str, str], broken: str) -> None:
         """One alarm for each process of another name; what they did is not told apart."""
-        if not culprits and not removed and not broken and not left:
+        if not culprits and not removed and not broken and (not left or self._tables_told):
             return
         if not culprits:
             culprits = Counter({UNKNOWN: 1})
@@ -227,9 +247,7 @@ class Guard:
                     TAMPERED, process, undone=False, remedy="they are written again by itself", times=times
                 )
             if left:
-                why = next(iter(left.values()))
-                remedy = f"end the process that holds {_names(list(left))} ({why}), or restart the enclosure"
-                self.alarms.note(_table_left(left), process, undone=False, remedy=remedy, times=times)
+                self.alarms.note(_table_left(left), process, undone=False, remedy=_end(left), times=times)
             if removed:
                 what = f"rules of somebody else came into the kernel ({_names(removed)})"
                 self.alarms.note(what, process, undone=True, times=times)
@@ -238,26 +256,40 @@ class Guard:
                 self.alarms.note(what, process, undone=True, times=times)
 
     def look_around(self) -> None:
-        """Judge the surroundings if that is due, and undo what can be undone."""
+        """Judge the surroundings if that is due, undo what can be undone, and judge what is there then.
+
+        What a second reading finds again stands, whatever the kernel answered.
+        """
         if now() < self._look_at:
             return
         self._look_at = now() + _LOOK_AGAIN
         found = self._found()
         (who,) = self._movers.values() if len(self._movers) == 1 else (UNKNOWN,)
         self._movers.clear()
-        standing = {}
-        for finding in found[:_UNDONE_AT_ONCE]:
-            why_not = _undo(finding)
-            remedy = f"{finding.remedy} ({why_not})" if why_not and finding.undo is not None else finding.remedy
-            if why_not:
-                standing[finding.what] = finding
-            if not why_not or finding.what not in self._standing:
-                culprit = who if isinstance(finding.undo, _TOLD_PORT) else UNKNOWN
-                self.alarms.note(finding.what, culprit, undone=not why_not, remedy=remedy)
-        for what in self._standing - standing.keys():
+        judged = found[:_UNDONE_AT_ONCE]
+        why_not = {finding: _undo(finding) for finding in judged if self._is_due(finding)}
+        left = self._found() if why_not else found
+        stand = set(left)
+        standing = {finding.what for finding in judged if finding in stand}
+        for finding in judged:
+            stands = finding in stand
+            if finding.what in self._standing:
+                # Told; settled below once it is gone.
+                continue
+            why = why_not.get(finding) or "it is there again after it was undone"
+            remedy = f"{finding.remedy} ({why})" if finding.undo is not None else finding.remedy
+            culprit = who if isinstance(finding.undo, _TOLD_PORT) else UNKNOWN
+            self.alarms.note(finding.what, culprit, undone=not stands, remedy=remedy)
+        for what in self._standing - standing:
             self.alarms.settle(what)
         self._standing = frozenset(standing)
-        self.breach = next((f"{what}: {standing[what].remedy}" for what in standing if standing[what].serious), "")
+        tried = self._undone | dict.fromkeys(why_not, now())
+        self._undone = {finding: at for finding, at in tried.items() if finding in stand}
+        self._around = next((f"{finding.what}: {finding.remedy}" for finding in left if finding.serious), "")
+
+    def _is_due(self, finding: Finding) -> bool:
+        """Whether to undo it now."""
+        return finding.undo is not None and now() >= self._undone.get(finding, -_TRY_AGAIN) + _TRY_AGAIN
 
     def _found(self) -> tuple[Finding, ...]:
         """What is not as it should be, and was not asked for by an earlier posture either."""
@@ -273,7 +305,7 @@ class Guard:
 
 
 def _undo(finding: Finding) -> str:
-    """Why it stands, in words; "" once it does not."""
+    """What the kernel said against it, in words; "" if nothing, which does not mean that it is gone."""
     if finding.undo is None:
         return "it is not ours to undo"
     try:
@@ -286,6 +318,11 @@ def _undo(finding: Finding) -> str:
 def _names(tables: list[str]) -> str:
     shown = ", ".join("".join(c if c.isprintable() else "?" for c in table)[:40] for table in sorted(tables)[:_NAMED])
     return shown if len(tables) <= _NAMED else f"{shown} and {len(tables) - _NAMED} more"
+
+
+def _end(left: Mapping[str, str]) -> str:
+    why = next(iter(left.values()))
+    return f"end the process that holds {_names(list(left))} ({why}), or restart the enclosure"
 
 
 def _table_left(left: Mapping[str, str]) -> str:

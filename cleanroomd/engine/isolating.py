@@ -73,6 +73,7 @@ class IsolationControl:
         try:
             writer = self._connect()
             writer.apply(compile_posture(posture))
+            self.guard.say(Counter(), *self.guard.remove_tables(writer), "")
             proof = writer.prove(posture)
             links.enable_forwarding()
             for tap in posture.taps:

@@ -1,11 +1,13 @@
 """Listening to the ports of the plan in force: which ones, and who may be behind them."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Network
 
-from cleanroomd.hardware.hearing import Expected
+from cleanroomd.clock import now
+from cleanroomd.hardware.hearing import Doubts, Expected
 from cleanroomd.hardware.listening import PortListening
-from cleanroomd.model.listening import Heard
+from cleanroomd.model.listening import Found, Heard
 from cleanroomd.model.observed import Interface
 from cleanroomd.model.plan import UPLINK, Plan
 from cleanroomd.restore.order import Outline
@@ -19,19 +21,31 @@ class CareListening:
         self._ports = PortListening(on_change)
         self._plan: Plan | None = None
         self._expected: Mapping[str, Expected] = {}
+        self._doubts: dict[tuple[int, int], Doubts] = {}
+        """Of the ports that are open, by interface and count of carrier changes: each is of one cable."""
 
     def attend(self, outline: Outline, interfaces: tuple[Interface, ...]) -> Mapping[str, Heard]:
         """Follow the cables, and tell what was heard on each; by interface."""
         if outline.plan is not self._plan:
             self._plan, self._expected = outline.plan, expectations(outline)
         found = match_ports(outline.plan, interfaces)
-        wanted = {found[name].name: expected for name, expected in self._expected.items() if name in found}
+        opened = {_cable(each) for each in found.values() if each.found == Found()}
+        self._doubts = {cable: self._doubts.get(cable) or Doubts(now) for cable in opened}
+        wanted = {
+            found[name].name: replace(expected, doubts=self._doubts.get(_cable(found[name])))
+            for name, expected in self._expected.items()
+            if name in found
+        }
         macs = frozenset(interface.mac for interface in interfaces)
         self._ports.attend(wanted, interfaces, macs)
         return self._ports.heard()
 
     def close(self) -> None:
         self._ports.close()
+
+
+def _cable(interface: Interface) -> tuple[int, int]:
+    return interface.index, interface.carrier_changes
 
 
 def expectations(outline: Outline) -> Mapping[str, Expected]:

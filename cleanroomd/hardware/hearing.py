@@ -10,11 +10,14 @@ DHCP replies (RFC 2131, 8415), router advertisements and redirects (RFC 4861), n
 ICMP router advertisements and redirects (RFC 1256, 792), RIP (2453), RIPng (2080), OSPF (2328), EIGRP (7868), IS-IS
 (10589), PIM (7761), HSRP (2281), GLBP, VRRP (9568), and whoever claims one of the enclosure's own addresses, since
 these are the gateways that equipment has configured.
+
+The last one, redirects and neighbour advertisements are *weak*: one workstation that is set up wrongly, or means ill,
+sends such a frame as easily. On a port that is open they need to be repeated (`Doubts`).
 """
 
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
@@ -34,10 +37,16 @@ _EXTENSIONS = frozenset({0, 43, 60, 135})
 _FRAGMENT = 44
 _ROUTING = {88: "EIGRP", 89: "OSPF", 103: "PIM", 112: "VRRP"}
 _ROUTING_PORTS = {520: "RIP", 521: "RIPng", 1985: "HSRP", 2029: "HSRP", 3222: "GLBP"}
-_ICMP_VOICES = {5: "redirects", 9: "router advertisements"}
-_ICMP6_VOICES = {134: "router advertisements", 137: "redirects"}
+_REDIRECT, _REDIRECT6 = 5, 137
+_ICMP_VOICES = {_REDIRECT: "redirects", 9: "router advertisements"}
+_ICMP6_VOICES = {134: "router advertisements", _REDIRECT6: "redirects"}
 _NEIGHBOUR, _IS_ROUTER, _MLD_QUERY, _IGMP_QUERY = 136, 0x80, 130, 0x11
 _DHCP_SERVER, _DHCP_REPLY, _DHCP6_SERVER, _DHCP6_CLIENT = 67, 2, 547, 546
+SIGHTINGS, WITHIN, APART = 3, 60.0, 1.0
+"""An open port takes somebody for a router by weak signs that it had from one MAC so often, in so many seconds. Those
+that come within `APART` seconds of one another count once: a burst is one event, and a gateway goes on speaking."""
+_MOST_DOUBTED = 64
+"""MACs that are remembered; whoever makes up more of them forgets the oldest."""
 _LINK_LOCAL = IPv4Network("169.254.0.0/16")
 _NOBODY = IPv4Address(0)
 
@@ -56,6 +65,27 @@ class Sign:
     voice: Voice
     text: str
     """Who was heard, in words: "a DHCP server at 192.168.40.1 (02:00:00:00:40:02)"."""
+    weak: bool = False
+    """Of a router's voice: not only routers sound like that."""
+
+
+class Doubts:
+    """Who gave weak signs on a port that is open, and when; for one cable. `clock` tells seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: dict[str, tuple[float, ...]] = {}
+
+    def confirmed(self, mac: str) -> bool:
+        """Whether the weak sign that came from `mac` just now makes enough of them."""
+        now = self._clock()
+        before = tuple(at for at in self._seen.pop(mac, ()) if now - at < WITHIN)
+        if not before or now - before[-1] >= APART:
+            before = (*before, now)[-SIGHTINGS:]
+        if len(self._seen) >= _MOST_DOUBTED:
+            del self._seen[next(iter(self._seen))]
+        self._seen[mac] = before
+        return len(before) >= SIGHTINGS
 
 
 @dataclass(frozen=True)
@@ -70,6 +100,8 @@ class Expected:
     """The uplink's network."""
     machines: Mapping[IPv4Address, str] = field(default_factory=dict)
     """The addresses of machines that are restored here -> their services: heard outside, they are the originals."""
+    doubts: Doubts | None = None
+    """Of a port that is open; None while one weak sign is enough to keep it closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +123,16 @@ def sign_of(untrusted_frame: bytes, expected: Expected, macs: frozenset[str] = f
         frame = _parsed(untrusted_frame[:LONGEST])
         if frame.source in macs:
             return None
-        return next(_signs(frame, expected), None)
+        return _weighed(next(_signs(frame, expected), None), frame.source, expected.doubts)
     except (struct.error, IndexError):
         # It ends too early, or was cut off: nobody acts on such a frame.
         return None
+
+
+def _weighed(sign: Sign | None, mac: str, doubts: Doubts | None) -> Sign | None:
+    if sign is None or not sign.weak or doubts is None or doubts.confirmed(mac):
+        return sign
+    return replace(sign, voice=Voice.NOTE, text=f"{sign.text} (no more than a hint: the port stays open)")
 
 
 def _parsed(frame: bytes) -> _Frame:
@@ -181,11 +219,11 @@ def _voice(who: str, protocol: int, rest: bytes) -> Iterator[Sign]:
     elif protocol == _UDP:
         yield from _udp(who, rest)
     elif protocol == _ICMP and rest and rest[0] in _ICMP_VOICES:
-        yield Sign(Voice.ROUTER, f"a router at {who}, by its {_ICMP_VOICES[rest[0]]}")
+        yield Sign(Voice.ROUTER, f"a router at {who}, by its {_ICMP_VOICES[rest[0]]}", rest[0] == _REDIRECT)
     elif protocol == _ICMP6 and rest and rest[0] in _ICMP6_VOICES:
-        yield Sign(Voice.ROUTER, f"a router at {who}, by its {_ICMP6_VOICES[rest[0]]}")
+        yield Sign(Voice.ROUTER, f"a router at {who}, by its {_ICMP6_VOICES[rest[0]]}", rest[0] == _REDIRECT6)
     elif protocol == _ICMP6 and rest and rest[0] == _NEIGHBOUR and rest[4] & _IS_ROUTER:
-        yield Sign(Voice.ROUTER, f"a router at {who}, by what it tells its neighbours")
+        yield Sign(Voice.ROUTER, f"a router at {who}, by what it tells its neighbours", weak=True)
     elif (protocol == _IGMP and rest and rest[0] == _IGMP_QUERY) or (
         protocol == _ICMP6 and rest and rest[0] == _MLD_QUERY
     ):
@@ -207,7 +245,8 @@ def _address(source: IPv4Address, frame: _Frame, expected: Expected) -> Iterator
     if source == _NOBODY or source in _LINK_LOCAL:
         return
     if source in expected.own:
-        yield Sign(Voice.ROUTER, f"another machine with the enclosure's own address {who}: the old gateway is there")
+        text = f"another machine with the enclosure's own address {who}: the old gateway is there"
+        yield Sign(Voice.ROUTER, text, weak=True)
     elif not any(source in network for network in expected.networks.get(frame.vlan, ())):
         yield Sign(Voice.STRANGER, _stranger(source, who, frame.vlan, expected))
 

@@ -58,15 +58,21 @@ class Route:
     kind: int = _UNICAST
     protocol: int = 0
     metric: int = 0
+    tos: int = 0
+    nexthop: int = 0
+    """The number of the nexthop object that it names, 0 if it names an interface itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
-    """A rule that picks a routing table."""
+    """A rule that picks a routing table, or does something else (`action`, FR_ACT_*)."""
 
     family: int
     preference: int
     table: int
+    action: int = 1
+    target: int = 0
+    """The preference of the rule that it jumps to, if that is what it does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,10 @@ _WITHOUT_IPV6: Mapping[str, str] = {"disable_ipv6": "1", "accept_ra": "0", "addr
 """net.ipv6.conf.* of every link: no IPv6, and should somebody enable it, no address by itself and no router heard."""
 
 _ALIAS, _CLEAN = "cleanroom", "clean"
+_STACKED = frozenset({"bond", "bridge", "hsr", "ipvlan", "ipvtap", "macsec", "macvlan", "macvtap", "team", "vlan"})
+"""Kinds of links that have, or may take, the MAC of one below."""
+_CARDS = frozenset({"dsa", "veth"})
+"""Kinds that name another link, and are cards all the same: a switch's ports, and the end of a cable in thought."""
 _LONGEST_ALIAS = 254
 """What the kernel takes beside a terminator, IFALIASZ less one in all (linux/if.h)."""
 
@@ -365,7 +369,7 @@ def _interfaces(ip: Any, links: Sequence[Any]) -> tuple[Interface, ...]:
     found = [
         Interface(
             name=_name(link),
-            mac=link.get_attr("IFLA_PERM_ADDRESS") or link.get_attr("IFLA_ADDRESS") or "",
+            mac=permanent or link.get_attr("IFLA_ADDRESS") or "",
             up=bool(link["flags"] & _IFF_UP),
             carrier=bool(link.get_attr("IFLA_CARRIER")),
             addresses=frozenset(addresses.get(link["index"], ())),
@@ -374,8 +378,12 @@ def _interfaces(ip: Any, links: Sequence[Any]) -> tuple[Interface, ...]:
             found=_found(link),
             parent=names.get(link.get_attr("IFLA_LINK"), "") if _is_vlan(link) else "",
             vlan=link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_VLAN_ID") if _is_vlan(link) else None,
+            permanent=permanent is not None,
+            stacked=_is_stacked(link),
+            marked=_marked(link),
         )
         for link in links
+        for permanent in (link.get_attr("IFLA_PERM_ADDRESS"),)
         if not link["flags"] & _IFF_LOOPBACK and not _is_tap(link)
     ]
     return tuple(sorted(found, key=lambda interface: interface.name))
@@ -394,11 +402,15 @@ def _alias(found: Found, carrier_changes: int) -> str:
 def _found(link: Any) -> Found | None:
     """What an alias says, if nobody has touched the cable since; any other alias says nothing."""
     alias = link.get_attr("IFLA_IFALIAS")
-    word, _, rest = str(alias or "").partition(" ")
+    _, _, rest = str(alias or "").partition(" ")
     changes, _, outcome = rest.partition(" ")
-    if word != _ALIAS or changes != str(link.get_attr("IFLA_CARRIER_CHANGES") or 0) or not outcome:
+    if not _marked(link) or changes != str(link.get_attr("IFLA_CARRIER_CHANGES") or 0) or not outcome:
         return None
     return Found() if outcome == _CLEAN else Found(outcome)
+
+
+def _marked(link: Any) -> bool:
+    return str(link.get_attr("IFLA_IFALIAS") or "").partition(" ")[0] == _ALIAS
 
 
 def _name(link: Any) -> str:
@@ -407,13 +419,25 @@ def _name(link: Any) -> str:
 
 
 def _is_vlan(link: Any) -> bool:
-    return bool(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") == "vlan")
+    return _kind(link) == "vlan"
+
+
+def _is_stacked(link: Any) -> bool:
+    """A link that names one of another namespace is told by its kind alone: indexes there mean nothing here."""
+    named = link.get_attr("IFLA_LINK") not in (None, 0, link["index"]) and link.get_attr("IFLA_LINK_NETNSID") is None
+    kind = _kind(link)
+    return kind in _STACKED or (named and kind not in _CARDS)
 
 
 def _is_tap(link: Any) -> bool:
+    return _kind(link) == "tun"
+
+
+def _kind(link: Any) -> str:
+    """What the kernel calls a link that was made; "" for hardware."""
     # In two steps: get_nested() of pyroute2 takes several times as long, and every round asks this of every link.
     about = link.get_attr("IFLA_LINKINFO")
-    return bool(about is not None and about.get_attr("IFLA_INFO_KIND") == "tun")
+    return "" if about is None else str(about.get_attr("IFLA_INFO_KIND") or "")
 
 
 def _harden(interface: str, more: Mapping[str, str]) -> None:

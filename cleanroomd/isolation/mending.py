@@ -34,10 +34,14 @@ _ERROR = 2
 _SETLINK, _DELADDR, _DELROUTE, _DELRULE, _DELQDISC = 19, 21, 25, 33, 37
 _IFINFO, _IFADDR, _RTMSG, _TCMSG = (struct.Struct(f) for f in ("=BxHiII", "=BBBBi", "=BBBBBBBBI", "=BxxxiIII"))
 _IFF_UP = 0x1
-_IFLA_MASTER, _IFLA_XDP, _IFLA_XDP_FD = 10, 43, 1
+_IFLA_MASTER, _IFLA_XDP, _IFLA_XDP_FD, _IFLA_XDP_FLAGS = 10, 43, 1, 3
+_XDP_MODES = (2, 4)
+"""XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE: without either the kernel looks in the mode that the driver prefers only."""
 _IFA_LOCAL = 2
-_RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 6, 15
-_FRA_PRIORITY, _FRA_TABLE = 6, 15
+_RTA_DST, _RTA_OIF, _RTA_PRIORITY, _RTA_TABLE, _RTA_NH_ID = 1, 4, 6, 15, 30
+_FRA_GOTO, _FRA_PRIORITY, _FRA_TABLE = 4, 6, 15
+_SAME_RULES = 100
+"""Rules of one preference and table, which differ in what they match, that go at once."""
 _ANY_SCOPE = 255
 """RT_SCOPE_NOWHERE in a request to delete a route stands for every scope."""
 _GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENXIO})
@@ -72,8 +76,10 @@ def _undo(act: Undo) -> None:
             body = _TCMSG.pack(0, socket.if_nametoindex(act.queueing.interface), 0, act.queueing.parent, 0)
             _request(_DELQDISC, body)
         case RemoveProgram():
-            no_program = attribute(_IFLA_XDP_FD, struct.pack("=i", -1))
-            _change_link(act.interface, attribute(_IFLA_XDP, no_program))
+            for mode in _XDP_MODES:
+                no_program = attribute(_IFLA_XDP_FD, struct.pack("=i", -1))
+                no_program += attribute(_IFLA_XDP_FLAGS, struct.pack("=I", mode))
+                _change_link(act.interface, attribute(_IFLA_XDP, no_program))
 
 
 def _change_link(interface: str, attributes: bytes = b"", *, change: int = 0) -> None:
@@ -91,11 +97,14 @@ def _remove_address(act: RemoveAddress) -> None:
 
 def _remove_route(route: Route) -> None:
     network = ip_network(route.destination)
-    body = _RTMSG.pack(route.family, network.prefixlen, 0, 0, 0, 0, _ANY_SCOPE, route.kind, 0)
+    body = _RTMSG.pack(route.family, network.prefixlen, 0, route.tos, 0, 0, _ANY_SCOPE, route.kind, 0)
     body += attribute(_RTA_TABLE, struct.pack("=I", route.table))
     if network.prefixlen:
         body += attribute(_RTA_DST, network.network_address.packed)
-    if route.interface:
+    if route.nexthop:
+        # The kernel refuses to be told an interface beside it.
+        body += attribute(_RTA_NH_ID, struct.pack("=I", route.nexthop))
+    elif route.interface:
         body += attribute(_RTA_OIF, struct.pack("=I", socket.if_nametoindex(route.interface)))
     if route.metric:
         body += attribute(_RTA_PRIORITY, struct.pack("=I", route.metric))
@@ -103,10 +112,13 @@ def _remove_route(route: Route) -> None:
 
 
 def _remove_rule(rule: PolicyRule) -> None:
-    body = _RTMSG.pack(rule.family, 0, 0, 0, 0, 0, 0, 0, 0)
+    body = _RTMSG.pack(rule.family, 0, 0, 0, 0, 0, 0, rule.action, 0)
     body += attribute(_FRA_PRIORITY, struct.pack("=I", rule.preference))
     body += attribute(_FRA_TABLE, struct.pack("=I", rule.table)) if rule.table else b""
-    _request(_DELRULE, body)
+    body += attribute(_FRA_GOTO, struct.pack("=I", rule.target)) if rule.target else b""
+    for _ in range(_SAME_RULES):
+        # Ends with ENOENT.
+        _request(_DELRULE, body)
 
 
 def _request(kind: int, body: bytes) -> None:

@@ -2,7 +2,7 @@
 
 Read straight from the kernel's bytes, as the rules are (`decode`): a library that decodes what it does not know to
 nothing would hide it. One socket, a few dumps, some milliseconds; a dump without end is cut, and that is said.
-Formats: include/uapi/linux/rtnetlink.h, if_link.h, fib_rules.h, bpf.h.
+Formats: include/uapi/linux/rtnetlink.h, if_link.h, fib_rules.h, bpf.h, netfilter/nf_tables.h.
 """
 
 import ctypes
@@ -38,6 +38,13 @@ _MOST = 20_000
 """Messages of one dump; a namespace with more routes than that has been flooded."""
 _OLD_TABLES = {"ip": "ip_tables_names", "ip6": "ip6_tables_names", "arp": "arp_tables_names"}
 
+_NETFILTER = 12
+"""NETLINK_NETFILTER"""
+_GETCHAIN, _GETFLOWTABLE = 0xA04, 0xA17
+_INET, _NETDEV = 1, 5
+_FAMILIES = {_INET: "inet", 2: "ip", _NETDEV: "netdev", 10: "ip6"}
+_INET_INGRESS = 5
+
 _BPF_CALL = {"x86_64": 321, "aarch64": 280}
 _BPF_PROG_QUERY = 16
 _TCX = {"ingress": 46, "egress": 47}
@@ -69,6 +76,29 @@ def indexes(posture: Posture) -> Mapping[str, int]:
     known = {name: index for index, name in socket.if_nameindex()}
     guarded = (*(port.interface for port in posture.ports), *(tap.interface for tap in posture.taps))
     return {interface: known.get(interface, 0) for interface in guarded}
+
+
+def leading_tables() -> frozenset[str]:
+    """The packet filter's tables that handle packets before the rules decide or after, as "netdev filter".
+
+    A chain at a device's ingress or egress can rewrite a packet and forward it to another device by itself, and a
+    flowtable leads established connections past every other chain. IsolationError if they cannot be read.
+    """
+    found = set()
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER) as asked:
+            asked.bind((0, 0))
+            for payload in _dump(asked, _GETCHAIN, bytes(4)):
+                chain = dict(walk(payload[4:]))
+                hook = int.from_bytes(dict(walk(chain.get(4, b""))).get(1, b"\xff"), "big")
+                at_a_device = (payload[0] == _NETDEV and 4 in chain) or (payload[0] == _INET and hook == _INET_INGRESS)
+                if at_a_device:
+                    found.add(_table_of(payload[0], chain))
+            for payload in _dump(asked, _GETFLOWTABLE, bytes(4)):
+                found.add(_table_of(payload[0], dict(walk(payload[4:]))))
+    except (OSError, struct.error, ValueError, KeyError) as error:
+        raise IsolationError(f"cannot look at the tables of others: {error}") from error
+    return frozenset(found)
 
 
 def _dump(asked: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
@@ -124,7 +154,7 @@ def _links(asked: socket.socket) -> Iterator[Link]:
 
 def _routes(asked: socket.socket, names: Mapping[int, str]) -> Iterator[Route]:
     for payload in _dump(asked, _GETROUTE, _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)):
-        family, length, _, _, table, protocol, _, kind, flags = _RTMSG.unpack_from(payload)
+        family, length, _, tos, table, protocol, _, kind, flags = _RTMSG.unpack_from(payload)
         if flags & _CLONED or family != socket.AF_INET:
             continue
         found = dict(walk(payload[_RTMSG.size :]))
@@ -138,6 +168,8 @@ def _routes(asked: socket.socket, names: Mapping[int, str]) -> Iterator[Route]:
             kind=kind,
             protocol=protocol,
             metric=_number(found.get(6)),
+            tos=tos,
+            nexthop=_number(found.get(30)),
         )
 
 
@@ -146,7 +178,9 @@ def _rules(asked: socket.socket) -> Iterator[PolicyRule]:
         try:
             for payload in _dump(asked, _GETRULE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
                 found = dict(walk(payload[_RTMSG.size :]))
-                yield PolicyRule(payload[0], _number(found.get(6)), _number(found.get(15)) or payload[4])
+                table = _number(found.get(15)) or payload[4]
+                target = _number(found.get(4))
+                yield PolicyRule(payload[0], _number(found.get(6)), table, payload[7], target)
         except OSError as error:
             # A kernel without IPv6, or without policy routing, has nothing to show.
             if error.errno not in (errno.EOPNOTSUPP, errno.EAFNOSUPPORT):
@@ -194,6 +228,10 @@ def _old_tables() -> Iterator[str]:
         with suppress(OSError):
             for table in (Path("/proc/thread-self/net") / name).read_text(errors="replace").split():
                 yield f"{family} {table}"
+
+
+def _table_of(family: int, attributes: Mapping[int, bytes]) -> str:
+    return f"{_FAMILIES.get(family, family)} {_text(attributes[1])}"
 
 
 def _number(data: bytes | None) -> int:

@@ -36,6 +36,12 @@ class Interface:
     """Of a VLAN sub-interface: the physical interface below it."""
     vlan: int | None = None
     """Of a VLAN sub-interface: its tag."""
+    permanent: bool = False
+    """Its driver says that `mac` is the card's own, and not one that somebody has set."""
+    stacked: bool = False
+    """It is made of other interfaces (bridge, bond, macvlan, VLAN), whose MAC it may have taken; no card of its own."""
+    marked: bool = False
+    """It bears our alias, whatever has become of the cable since: it was a port that zones are behind."""
 
 
 @dataclass(frozen=True, slots=True)

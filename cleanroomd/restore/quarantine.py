@@ -10,11 +10,17 @@ Whatever the state, it lasts no longer than the cable stays plugged in.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cleanroomd.model.listening import Found
+from cleanroomd.model.listening import Found, Heard
 from cleanroomd.model.observed import Interface, Observed
 from cleanroomd.model.plan import UPLINK, Plan, Port
 from cleanroomd.model.status import PortState
 from cleanroomd.model.units import format_duration
+
+STRANGERS_FOR = 12
+"""Periods of listening after which strangers alone keep no port closed: somebody who runs a network had the time to
+speak, and one workstation with a wrong setting must not shut out all others. The guards drop strangers anyway."""
+_UNHEARD = "more than can be listened to"
+"""What a stranger is called when frames were lost: a router may have been among them, so this is never outwaited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +53,15 @@ def match_ports(plan: Plan, interfaces: tuple[Interface, ...]) -> Mapping[str, I
 
 
 def claimants(port: Port, interfaces: tuple[Interface, ...]) -> tuple[Interface, ...]:
-    """The physical interfaces that have what the plan knows the port by."""
-    return tuple(interface for interface in interfaces if _plays(port, interface))
+    """The interfaces that have what the plan knows the port by; of several, the cards before what is made of them.
+
+    A card whose own MAC is the plan's goes before one that was given it. But not a macvlan: one that passes
+    everything through takes over the MAC of the card below it as a permanent one.
+    """
+    found = tuple(interface for interface in interfaces if _plays(port, interface))
+    cards = tuple(interface for interface in found if not interface.stacked)
+    own = tuple(interface for interface in cards if port.mac is not None and interface.permanent)
+    return own or cards or found
 
 
 def _plays(port: Port, interface: Interface) -> bool:
@@ -85,21 +98,34 @@ def _judge(plan: Plan, port: Port, observed: Observed) -> PortJudgement:
     if foreign:
         return PortJudgement(PortState.FOREIGN, f"heard {foreign}", found=Found(foreign))
     if interface.found is not None:
-        return PortJudgement(PortState.OPEN, "nothing of another network was heard", found=Found())
+        return PortJudgement(PortState.OPEN, _opened(heard), found=Found())
     if heard is None:
         return PortJudgement(PortState.LISTENING, "listening has not begun yet")
     if heard.problem:
         return PortJudgement(PortState.LISTENING, heard.problem)
-    quiet_since = heard.since if heard.stranger_at is None else max(heard.since, heard.stranger_at)
-    opens_at = quiet_since + plan.enclosure.quarantine
+    opens_at, words = _opening(heard, plan.enclosure.quarantine)
     if observed.now >= opens_at:
-        return PortJudgement(PortState.OPEN, "nothing of another network was heard", found=Found())
-    period = format_duration(plan.enclosure.quarantine)
-    if heard.stranger_at is not None:
-        return PortJudgement(
-            PortState.LISTENING, f"heard {heard.stranger}; opens {period} after the last of it", opens_at
-        )
-    return PortJudgement(PortState.LISTENING, f"is listened to for {period} before it opens", opens_at)
+        return PortJudgement(PortState.OPEN, _opened(heard), found=Found())
+    return PortJudgement(PortState.LISTENING, words, opens_at)
+
+
+def _opening(heard: Heard, quarantine: float) -> tuple[float, str]:
+    """When a port that is listened to opens, if nothing else is heard; in words too."""
+    period = format_duration(quarantine)
+    if heard.stranger_at is None:
+        return heard.since + quarantine, f"is listened to for {period} before it opens"
+    words = f"heard {heard.stranger}; opens {period} after the last of it"
+    quiet_at = max(heard.since, heard.stranger_at) + quarantine
+    if heard.stranger.startswith(_UNHEARD):
+        return quiet_at, words
+    longest = STRANGERS_FOR * quarantine
+    return min(quiet_at, heard.since + longest), f"{words}, or when no router was heard for {format_duration(longest)}"
+
+
+def _opened(heard: Heard | None) -> str:
+    if heard is None or heard.stranger_at is None:
+        return "nothing of another network was heard"
+    return f"no router or server of another network was heard; dropped is what comes from {heard.stranger}"
 
 
 def _known_by(port: Port) -> str:

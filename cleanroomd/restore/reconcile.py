@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cleanroomd.model.observed import Interface, Observed
+from cleanroomd.model.plan import UPLINK
 from cleanroomd.model.posture import PortGuard, Posture
 from cleanroomd.model.steps import ApplyRules, MakeTap, MakeZoneLink, RemoveZoneLink, SetLink, Step
 from cleanroomd.restore.desired import ZONE_LINK, desired_posture, is_zone_link, zone_links
@@ -44,6 +45,7 @@ def reconcile(outline: Outline, observed: Observed) -> Round:
         for guard in (darkened(guard, posture, observed) for guard in posture.ports)
         if (step := _link_step(guard, interfaces[guard.interface], judged.get(guard.role), posture)) is not None
     ]
+    steps.extend(_stray_steps(posture, observed))
     steps.extend(step for only_closes, step in links if only_closes)
     missing = [tap for tap in posture.taps if tap.interface not in observed.taps]
     if missing or observed.proof is None or observed.proof.posture != posture:
@@ -69,6 +71,27 @@ def reconcile(outline: Outline, observed: Observed) -> Round:
         steps.extend(stranger.steps)
     steps.extend(unwatch_steps(outline, observed))
     return Round(judgement, posture, tuple(steps), min(wakes, default=None))
+
+
+def _stray_steps(posture: Posture, observed: Observed) -> Iterator[SetLink]:
+    """Take down what was a port, and is none any more: nothing guards it once the rules of `posture` are in force.
+
+    Another card in the plan, no such port any more, or a second claimant. What was a port is known from the rules in
+    force, from the keeper, from the mark that listening left on the interface, and a sub-interface from its name.
+    """
+    roles = {} if observed.proof is None else {guard.interface: guard.role for guard in observed.proof.posture.ports}
+    if observed.deadline is not None:
+        roles.setdefault(observed.deadline.interface, UPLINK)
+    planned = {guard.interface for guard in posture.ports}
+    for interface in observed.interfaces:
+        name = interface.name
+        was_port = name in roles or interface.marked or interface.found is not None or _is_named_by_us(interface)
+        if was_port and name not in planned and (interface.up or interface.addresses):
+            yield SetLink(roles.get(name, "that is none any more"), name, up=False)
+
+
+def _is_named_by_us(interface: Interface) -> bool:
+    return interface.vlan is not None and interface.name.startswith(ZONE_LINK)
 
 
 def _only_closes(guard: PortGuard, interface: Interface) -> bool:
@@ -104,7 +127,7 @@ def _zone_link_steps(outline: Outline, observed: Observed) -> Iterator[Step]:
     wanted = zone_links(outline.plan, match_ports(outline.plan, observed.interfaces))
     there = {interface.name: interface for interface in observed.interfaces if interface.vlan is not None}
     for name, interface in there.items():
-        if name.startswith(ZONE_LINK) and not (name in wanted and is_zone_link(interface, *wanted[name][:2])):
+        if _is_named_by_us(interface) and not (name in wanted and is_zone_link(interface, *wanted[name][:2])):
             yield RemoveZoneLink(name)
     for name, (parent, vlan, zones) in wanted.items():
         if name not in there:

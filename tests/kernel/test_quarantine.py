@@ -230,6 +230,30 @@ async def test_another_network_closes_the_port_until_the_cable_is_pulled(place: 
         await opened(place, daemon)
 
 
+async def test_one_frame_with_the_enclosures_own_address_is_told_and_closes_no_open_port(place: Place) -> None:
+    gateway = ethernet(BROADCAST, WORKSTATION_MAC, packets.ARP, arp(1, WORKSTATION_MAC, CARE, BROADCAST, CARE))
+    with place.daemon() as daemon:
+        await opened(place, daemon)
+        assert await daemon.turn() is PortState.OPEN
+        place.send(gateway, gateway, gateway)
+        for _ in range(30):
+            assert await daemon.turn() is PortState.OPEN
+        (note,) = [each for each in daemon.observed().heard["care"].notes if CARE in each]
+        assert "the port stays open" in note
+        for _ in range(2):
+            await asyncio.sleep(1.1)
+            place.send(gateway)
+        await daemon.until(PortState.FOREIGN)
+
+
+async def test_a_workstation_with_a_wrong_address_is_not_waited_for_for_ever(place: Place) -> None:
+    with place.daemon(replace(PLAN, enclosure=Enclosure("test", quarantine=0.1))) as daemon:
+        end = time.monotonic() + 10
+        while await daemon.turn() is not PortState.OPEN:
+            place.send(STRANGER)
+            assert time.monotonic() < end
+
+
 async def test_a_workstation_with_a_wrong_address_delays_the_port_and_closes_none(place: Place) -> None:
     with place.daemon() as daemon:
         await daemon.until(PortState.LISTENING)
@@ -297,7 +321,19 @@ async def test_of_two_cards_with_one_mac_neither_opens(place: Place) -> None:
         await daemon.until(PortState.ABSENT)
         judged = judge_ports(PLAN, daemon.observed())["care"]
         assert judged.reason == f"care and twin both have the MAC address {CARE_MAC}: neither is used"
+        assert not [each for each in links.interfaces() if each.mac == CARE_MAC and (each.up or each.addresses)]
         assert not place.reaches()
+
+
+@pytest.mark.parametrize("kind", ["macvlan mode passthru", "bridge"])
+async def test_what_takes_the_mac_of_a_card_is_no_second_card(place: Place, kind: str) -> None:
+    with place.daemon() as daemon:
+        await opened(place, daemon)
+        below = "" if kind == "bridge" else "link care "
+        place.enclosure.ip(f"link add taker {below}address {CARE_MAC} type {kind}")
+        assert [each.name for each in links.interfaces() if each.mac == CARE_MAC] == ["care", "taker"]
+        for _ in range(3):
+            assert await daemon.turn() is PortState.OPEN
 
 
 async def test_what_the_kernel_denied_is_proposed_in_the_words_of_the_plan(place: Place) -> None:

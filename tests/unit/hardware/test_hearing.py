@@ -1,13 +1,14 @@
 """What is taken for another network's voice, and what is not; frames are whatever anybody sends."""
 
 import struct
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cleanroomd.hardware.hearing import LONGEST, Expected, Sign, Voice, sign_of
+from cleanroomd.hardware.hearing import LONGEST, Doubts, Expected, Sign, Voice, sign_of
 from tests.kernel import packets
 from tests.kernel.packets import BROADCAST, arp, ethernet, icmp, ipv4, udp, vlan_tagged
 
@@ -155,3 +156,61 @@ def test_no_frame_that_was_damaged_is_too_odd(frame: bytes, changes: list[tuple[
             damaged[place] = value
     sign = heard(bytes(damaged[:length]))
     assert sign is None or (sign.text and len(sign.text) < 200)
+
+
+# Weak signs --------------------------------------------------------------------------------------------------------
+
+WEAK = {
+    name: ROUTERS[name]
+    for name in (
+        "the old gateway, in ARP",
+        "the old gateway, in IPv4",
+        "an ICMP redirect",
+        "an IPv6 redirect",
+        "a neighbour that is a router",
+    )
+}
+STRONG = {name: frame for name, frame in ROUTERS.items() if name not in WEAK and "the old gateway" not in name}
+
+
+class Open:
+    """A port that is open, at an instant."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.expected = replace(EXPECTED, doubts=Doubts(lambda: self.now))
+
+    def hears(self, frame: bytes) -> Voice:
+        sign = sign_of(frame, self.expected, MACS)
+        assert sign is not None
+        return sign.voice
+
+
+@pytest.mark.parametrize("frame", WEAK.values(), ids=WEAK.keys())
+def test_one_weak_sign_closes_no_port_that_is_open(frame: bytes) -> None:
+    port = Open()
+    assert port.hears(frame) is Voice.NOTE
+    port.now += 30.0
+    assert port.hears(frame) is Voice.NOTE
+    port.now += 29.0
+    assert port.hears(frame) is Voice.ROUTER
+
+
+@pytest.mark.parametrize("frame", STRONG.values(), ids=STRONG.keys())
+def test_what_only_routers_and_servers_say_closes_it_at_once(frame: bytes) -> None:
+    assert Open().hears(frame) is Voice.ROUTER
+
+
+def test_a_burst_is_one_sign_and_what_is_long_past_is_none() -> None:
+    port = Open()
+    assert {port.hears(asking("10.77.0.1")) for _ in range(20)} == {Voice.NOTE}
+    for _ in range(5):
+        port.now += 31.0
+        assert port.hears(asking("10.77.0.1")) is Voice.NOTE
+
+
+def test_weak_signs_of_several_are_not_added_up() -> None:
+    port = Open()
+    for number in range(200):
+        port.now += 1.0
+        assert port.hears(asking("10.77.0.1", source=f"02:00:00:00:41:{number:02x}")) is Voice.NOTE

@@ -61,6 +61,7 @@ ENDING = FailAttempt | FallBack | StopMachine
 class Cable:
     quiet_since: float | None
     """When it was plugged in, or a stranger was heard last; None while nothing is plugged in."""
+    plugged_at: float = 0.0
     foreign: bool = False
     """It leads to a network of somebody else, and that was heard."""
     opened: bool = True
@@ -95,7 +96,7 @@ class Enclosure:
         self.promised: Deadline | None = None
         self.leased: dict[str, float] = {}
         """Window -> the end that its lease was opened with."""
-        self.cable = Cable(quiet_since=self.seen.now)
+        self.cable = Cable(self.seen.now, self.seen.now)
         """The truth about what is plugged into the care port."""
 
     # What happens -----------------------------------------------------------------------------------------------
@@ -108,6 +109,8 @@ class Enclosure:
             if not turn.steps:
                 assert reconcile(self.outline, self.seen).steps == (), "replanning after apply is empty"
                 self.check_uplink(settled=True)
+                self.check_strays(turn.posture)
+                self.check_patience(turn)
                 return turn
             for step in turn.steps:
                 self.take(step)
@@ -127,6 +130,11 @@ class Enclosure:
             self.seen = replace(self.seen, deadline=None, deadline_retry_at=self.seen.now + RETRY)
         else:
             self.become(outcome(self.outline, step, self.seen))
+            if isinstance(step, SetLink) and step.found is not None:
+                self.mark(step.interface)
+            if isinstance(step, SetLink) and step.interface == "care0" and not step.up and self.cable.quiet_since:
+                # A link that was down is another cable as far as anybody can tell: it is listened to anew.
+                self.cable = Cable(self.seen.now, self.seen.now, opened=False)
             if isinstance(step, SetLink) and self.cable.quiet_since is None and self.care().carrier:
                 self.see_care(carrier=False)
             if isinstance(step, ApplyRules):
@@ -202,7 +210,7 @@ class Enclosure:
         self.seen = replace(self.seen, machines=machines, probes={}, watched=frozenset(), proof=None, busy={}, heard={})
         self.seen = replace(self.seen, deadline=None, isolation_problem="")
         if not self.cable.opened and self.cable.quiet_since is not None:
-            self.cable.quiet_since = self.seen.now
+            self.cable.quiet_since = self.cable.plugged_at = self.seen.now
         if self.care().up and self.care().carrier:
             self.seen = replace(self.seen, heard={"care0": Heard(self.care().carrier_changes, self.seen.now)})
 
@@ -245,7 +253,9 @@ class Enclosure:
         self.seen = replace(self.seen, interfaces=tuple(each for each in self.seen.interfaces if each.vlan is None))
         self.see_care(carrier=False, up=False)
         # Plugged in or not: it is found when the port comes up.
-        self.cable = Cable(self.seen.now, opened=False)
+        self.cable = Cable(self.seen.now, self.seen.now, opened=False)
+        bare = tuple(replace(each, marked=False) for each in self.seen.interfaces)
+        self.seen = replace(self.seen, interfaces=bare)
         self.seen = replace(
             self.seen, machines={}, taps=frozenset(), failures={}, fallbacks={}, intents={}, power_on=self.seen.now
         )
@@ -279,10 +289,23 @@ class Enclosure:
     def plug(self) -> None:
         """Another cable, or the same one in another place."""
         self.log.append(f"{self.seen.now:.1f} cable in")
-        self.cable = Cable(self.seen.now, opened=False)
+        self.cable = Cable(self.seen.now, self.seen.now, opened=False)
         self.see_care(carrier=True)
         changes = self.care().carrier_changes
         self.seen = replace(self.seen, heard={"care0": Heard(changes, self.seen.now)} if self.care().up else {})
+
+    def clone(self, of: Interface) -> None:
+        """A second card with the MAC of a port comes, or goes."""
+        twin = Interface(f"{of.name}-twin", of.mac)
+        others = tuple(each for each in self.seen.interfaces if each.name != twin.name)
+        come = len(others) == len(self.seen.interfaces)
+        self.log.append(f"{self.seen.now:.1f} {twin.name} {'comes' if come else 'goes'}")
+        self.seen = replace(self.seen, interfaces=(*others, twin) if come else others)
+
+    def mark(self, interface: str) -> None:
+        """The alias stays, whatever becomes of the cable."""
+        marked = (replace(each, marked=each.marked or each.name == interface) for each in self.seen.interfaces)
+        self.seen = replace(self.seen, interfaces=tuple(marked))
 
     def hear(self, *, router: bool) -> None:
         heard = self.seen.heard.get("care0")
@@ -478,7 +501,8 @@ class Enclosure:
         """A port passes nothing, and has no address, before its cable was heard to be quiet."""
         cable = self.cable
         quiet = cable.quiet_since is not None and self.seen.now >= cable.quiet_since + 5.0
-        may_open = self.care().carrier and not cable.foreign and (cable.opened or quiet)
+        waited = cable.quiet_since is not None and self.seen.now >= cable.plugged_at + 60.0
+        may_open = self.care().carrier and not cable.foreign and (cable.opened or quiet or waited)
         assert may_open or all(
             port.dark and not port.addresses and not port.tags for port in posture.ports if port.role != "uplink"
         )
@@ -522,6 +546,8 @@ class Enclosure:
         assert link.up is bool(link.addresses), "no address without a link, and no link without one"
         if not settled or not link.up:
             return
+        if self.lost_sight() and any(each.name == f"{link.name}-twin" for each in self.seen.interfaces):
+            return
         proof = self.seen.proof
         assert proof is not None, "an uplink that is up is so under proven rules"
         assert proof.posture.passages
@@ -531,6 +557,28 @@ class Enclosure:
         assert self.promised is not None
         assert self.seen.now < self.promised.until == max(passage.until for passage in proof.posture.passages)
         assert self.promised.until <= max(ends)
+
+    def check_strays(self, posture: Posture) -> None:
+        """What is no port any more, or one of two that claim to be it, is down and has no address."""
+        planned = {guard.interface for guard in posture.ports}
+        for link in self.seen.interfaces:
+            # Every port that was opened bears a mark; one that never was is known by the rules and the keeper alone.
+            if link.name not in planned and link.marked:
+                assert not link.addresses, "no address on what is no port"
+                assert not (link.up and link.marked), "what was a port is down"
+
+    def lost_sight(self) -> bool:
+        """Nobody can tell that the uplink was open: neither the rules, nor a keeper that was asked."""
+        return self.seen.proof is None or not self.keeper
+
+    def check_patience(self, turn: Round) -> None:
+        """Strangers alone keep no port closed for ever."""
+        heard = self.seen.heard.get("care0")
+        guards_of_care = [guard for guard in turn.posture.ports if guard.interface == "care0"]
+        if heard is None or not self.care().carrier or self.cable.foreign or self.seen.now < heard.since + 60.0:
+            return
+        if heard.carrier_changes == self.care().carrier_changes:
+            assert not any(guard.dark for guard in guards_of_care), "no stranger outlasts twelve periods"
 
     def check_warm(self, step: LaunchMachine) -> None:
         name = step.service

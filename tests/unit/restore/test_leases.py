@@ -44,7 +44,7 @@ def test_whatever_happens_the_uplink_is_open_for_its_leases_only(of: Plan, seed:
 
 
 def disturb(world: Enclosure, rng: random.Random) -> None:
-    match rng.randrange(14):
+    match rng.randrange(16):
         case 0 | 1 | 2 | 3:
             world.lease(rng.choice(WINDOWS), rng.choice([5.0, 60.0, 250.0]))
         case 4 | 5:
@@ -59,6 +59,8 @@ def disturb(world: Enclosure, rng: random.Random) -> None:
             world.finish(rng.choice(list(world.seen.busy)), well=True)
         case 10 if world.seen.watched:
             world.answer(rng.choice(sorted(world.seen.watched)), ok=True)
+        case 12:
+            world.clone(UPLINK)
         case 11 if rng.random() < 0.2:
             world.cut_power()
         case _:

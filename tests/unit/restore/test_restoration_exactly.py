@@ -20,7 +20,7 @@ from cleanroomd.restore.reconcile import Round, reconcile
 from cleanroomd.restore.rehearsal import rehearse
 from cleanroomd.restore.report import run_state
 
-from .plans import MIB, observed, plan, plans, service
+from .plans import CARE, MIB, UPLINK, observed, plan, plans, service
 from .simulator import SETTLED, Enclosure
 
 pytestmark = pytest.mark.timeout(300)
@@ -42,7 +42,7 @@ def disturb(world: Enclosure, other: Plan) -> None:
     idle = [name for name in alive if name not in seen.busy]
     names = list(world.outline.services)
     disks = list(seen.disks)
-    match rng.randrange(30):
+    match rng.randrange(32):
         case 0 | 1 | 2 | 3 | 4 | 5 if seen.busy:
             world.finish(rng.choice(list(seen.busy)), well=rng.random() > world.faults)
         case 6 | 7 | 8 | 9 if running:
@@ -78,6 +78,8 @@ def disturb(world: Enclosure, other: Plan) -> None:
             world.close(rng.choice(["results", "images", "zone"]))
         case 28:
             world.lose_keeper()
+        case 29:
+            world.clone(rng.choice([CARE, UPLINK]))
         case _:
             world.pass_time(rng.choice([0.1, 1.0, 5.0, 40.0, 400.0]))
 
