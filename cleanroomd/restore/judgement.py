@@ -126,6 +126,9 @@ def _under_way(observed: Observed, name: str, machine: MachineFacts | None) -> S
         return ServiceJudgement(ServiceState.STOPPING, f"{step}{again}", since)
     if observed.intents.get(name) is Intent.STOP:
         return ServiceJudgement(ServiceState.STOPPING, f"stops after this: {step}", since)
+    if isinstance(step, DeclareReady):
+        running_at = machine.running_at if machine else None
+        return ServiceJudgement(ServiceState.BOOTING, step.proof, running_at or since)
     if isinstance(step, FailAttempt | SetAside | FallBack):
         return ServiceJudgement(ServiceState.PENDING, step.reason, since)
     return ServiceJudgement(ServiceState.STARTING, str(step), since)

@@ -17,7 +17,7 @@ from cleanroomd.model.observed import (
 from cleanroomd.model.plan import Card, Flow, Plan, StartKind
 from cleanroomd.model.posture import Proof
 from cleanroomd.model.status import ServiceState, VerdictKind
-from cleanroomd.model.steps import FailAttempt, LaunchMachine, RunMachine, SetLink, Step, StopMachine
+from cleanroomd.model.steps import DeclareReady, FailAttempt, LaunchMachine, RunMachine, SetLink, Step, StopMachine
 from cleanroomd.restore.desired import planned_guards, tap_name
 from cleanroomd.restore.judgement import judge
 from cleanroomd.restore.order import Outline
@@ -205,6 +205,7 @@ def test_a_machine_that_an_earlier_daemon_let_go_is_asked_before_it_is_given_up(
         (StopMachine("record", 20.0), Intent.STOP, ServiceState.STOPPING, "stop record, gracefully for up to 20 s"),
         (StopMachine("record", 20.0), Intent.RUN, ServiceState.STOPPING, "then starts again"),
         (RunMachine("record"), Intent.STOP, ServiceState.STOPPING, "stops after this: run record"),
+        (DeclareReady("record", "HTTP 200"), Intent.RUN, ServiceState.BOOTING, "HTTP 200"),
         (FailAttempt("record", "QEMU ended"), Intent.RUN, ServiceState.PENDING, "QEMU ended"),
         (LaunchMachine("record", StartKind.COLD, 1, MIB), Intent.RUN, ServiceState.STARTING, "launch record"),
     ],
